@@ -1,1 +1,5 @@
-//! placeholder
+//! From a checked spec to loop nests: checker, index IR, reverse-mode differentiation, rewrites, schedules, and the interpreter
+//! that is the oracle of them all. Nothing here knows a device.
+
+pub mod ir;
+pub mod loops;

@@ -8,9 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A half-open range of bytes in one source file.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Span {
     /// Which file of the source map.
     pub file: u32,
@@ -23,11 +21,7 @@ pub struct Span {
 impl Span {
     /// The smallest span that covers both; the file is that of `self`.
     pub fn to(self, other: Span) -> Span {
-        Span {
-            file: self.file,
-            start: self.start.min(other.start),
-            end: self.end.max(other.end),
-        }
+        Span { file: self.file, start: self.start.min(other.start), end: self.end.max(other.end) }
     }
 }
 
@@ -194,56 +188,21 @@ pub enum Member {
     /// `require expr`.
     Require { cond: Expr, span: Span },
     /// `axis Grid = Gy x Gx`, `axis Tokens = Cls | Grid`, `axis D = C / H`.
-    Axis {
-        name: Name,
-        def: AxisDef,
-        span: Span,
-    },
+    Axis { name: Name, def: AxisDef, span: Span },
     /// `index i, j: Grid`: what a bare index name ranges over.
-    Index {
-        names: Vec<Name>,
-        axis: AxisRef,
-        span: Span,
-    },
+    Index { names: Vec<Name>, axis: AxisRef, span: Span },
     /// `let n = 2 * C`: a compile-time value.
     Let { name: Name, value: Expr, span: Span },
     /// `qk = Linear(C, 2 * C)`; the name may be computed: `block{s}.{m} = Block(...)`.
-    Submodule {
-        name: Path,
-        ctor: Name,
-        args: Vec<Arg>,
-        span: Span,
-    },
+    Submodule { name: Path, ctor: Name, args: Vec<Arg>, span: Span },
     /// `w2: param[C, 1] = zeros` or `b2: param[H] = ones, no_decay`.
-    Param {
-        name: Path,
-        dims: Vec<AxisRef>,
-        init: Expr,
-        no_decay: bool,
-        span: Span,
-    },
+    Param { name: Path, dims: Vec<AxisRef>, init: Expr, no_decay: bool, span: Span },
     /// `running_mean: state[C] = zeros`: carried from step to step, no gradient.
-    State {
-        name: Path,
-        dims: Vec<AxisRef>,
-        init: Expr,
-        span: Span,
-    },
+    State { name: Path, dims: Vec<AxisRef>, init: Expr, span: Span },
     /// `if cond { members } else { members }`, decided at compile time.
-    If {
-        cond: Expr,
-        then: Vec<Member>,
-        otherwise: Vec<Member>,
-        span: Span,
-    },
+    If { cond: Expr, then: Vec<Member>, otherwise: Vec<Member>, span: Span },
     /// `for m in 0..depth { members }`, unrolled at compile time.
-    For {
-        var: Name,
-        lo: Expr,
-        hi: Expr,
-        body: Vec<Member>,
-        span: Span,
-    },
+    For { var: Name, lo: Expr, hi: Expr, body: Vec<Member>, span: Span },
     /// `forward(x[Grid, C]) -> [Grid, C] { ... }`.
     Forward(Forward),
 }
@@ -309,43 +268,19 @@ pub struct ResultDecl {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Stmt {
     /// `s[h, i, j] = expr`, or without indices for a whole tensor; clauses over a sum axis repeat the name.
-    Define {
-        target: Target,
-        value: Expr,
-        expose: bool,
-        span: Span,
-    },
+    Define { target: Target, value: Expr, expose: bool, span: Span },
     /// `(q[i, h, d], k[i, h, d]) = qk(x)[i, (2, h, d)]`, or `(a, b) = split(x)` for several results.
-    DefineTuple {
-        targets: Vec<Target>,
-        value: Expr,
-        span: Span,
-    },
+    DefineTuple { targets: Vec<Target>, value: Expr, span: Span },
     /// `update running_mean[c] = expr`: the state's value after this step (training only).
-    Update {
-        target: Target,
-        value: Expr,
-        span: Span,
-    },
+    Update { target: Target, value: Expr, span: Span },
     /// `expose score` makes a definition readable by enclosing modules and by `verify`.
     Expose { name: Name, span: Span },
     /// `let n = ...` (compile-time).
     Let { name: Name, value: Expr, span: Span },
     /// Compile-time choice.
-    If {
-        cond: Expr,
-        then: Vec<Stmt>,
-        otherwise: Vec<Stmt>,
-        span: Span,
-    },
+    If { cond: Expr, then: Vec<Stmt>, otherwise: Vec<Stmt>, span: Span },
     /// Compile-time repetition.
-    For {
-        var: Name,
-        lo: Expr,
-        hi: Expr,
-        body: Vec<Stmt>,
-        span: Span,
-    },
+    For { var: Name, lo: Expr, hi: Expr, body: Vec<Stmt>, span: Span },
     /// `return a` or `return a, b`.
     Return { values: Vec<Expr>, span: Span },
 }
@@ -420,30 +355,13 @@ pub enum ExprKind {
     /// `-x`, `not x`.
     Unary { op: UnaryOp, operand: Box<Expr> },
     /// `a + b` and so on.
-    Binary {
-        op: BinaryOp,
-        left: Box<Expr>,
-        right: Box<Expr>,
-    },
+    Binary { op: BinaryOp, left: Box<Expr>, right: Box<Expr> },
     /// `if c then a else b`.
-    If {
-        cond: Box<Expr>,
-        then: Box<Expr>,
-        otherwise: Box<Expr>,
-    },
+    If { cond: Box<Expr>, then: Box<Expr>, otherwise: Box<Expr> },
     /// `sum(j, d where cond) body`: any of the named reductions.
-    Reduce {
-        op: ReduceOp,
-        binders: Vec<Binder>,
-        filter: Option<Box<Expr>>,
-        body: Box<Expr>,
-    },
+    Reduce { op: ReduceOp, binders: Vec<Binder>, filter: Option<Box<Expr>>, body: Box<Expr> },
     /// `softmax(j)(expr)`: the value at the enclosing `j`, normalised over j's domain.
-    Normalise {
-        op: NormaliseOp,
-        over: Vec<Name>,
-        body: Box<Expr>,
-    },
+    Normalise { op: NormaliseOp, over: Vec<Name>, body: Box<Expr> },
 }
 
 /// A dotted name whose parts may be computed.
