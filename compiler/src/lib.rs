@@ -3,3 +3,4 @@
 
 pub mod ir;
 pub mod loops;
+pub mod schedule;

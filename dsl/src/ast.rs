@@ -183,6 +183,7 @@ pub enum RecipeValue {
 }
 
 /// A declaration in a module.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Member {
     /// `require expr`.
@@ -193,8 +194,9 @@ pub enum Member {
     Index { names: Vec<Name>, axis: AxisRef, span: Span },
     /// `let n = 2 * C`: a compile-time value.
     Let { name: Name, value: Expr, span: Span },
-    /// `qk = Linear(C, 2 * C)`; the name may be computed: `block{s}.{m} = Block(...)`.
-    Submodule { name: Path, ctor: Name, args: Vec<Arg>, span: Span },
+    /// `qk = Linear(C, 2 * C)`; the name may be computed: `block{s}.{m} = Block(...)`. With `flat` in front, its parameters keep
+    /// their own names, without this one as prefix.
+    Submodule { name: Path, ctor: Name, args: Vec<Arg>, flat: bool, span: Span },
     /// `w2: param[C, 1] = zeros` or `b2: param[H] = ones, no_decay`.
     Param { name: Path, dims: Vec<AxisRef>, init: Expr, no_decay: bool, span: Span },
     /// `running_mean: state[C] = zeros`: carried from step to step, no gradient.
@@ -265,6 +267,7 @@ pub struct ResultDecl {
 }
 
 /// A statement of `forward`.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Stmt {
     /// `s[h, i, j] = expr`, or without indices for a whole tensor; clauses over a sum axis repeat the name.
@@ -328,6 +331,7 @@ pub struct Expr {
 }
 
 /// The kinds of expression.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ExprKind {
     /// `14`.

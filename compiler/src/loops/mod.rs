@@ -84,6 +84,7 @@ pub struct Local {
 pub type Block = Vec<Stmt>;
 
 /// A statement.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stmt {
     /// `value = op`.
@@ -105,6 +106,7 @@ pub enum Stmt {
 }
 
 /// What gives a value. Operands have the result's lanes unless said otherwise.
+#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Op {
     /// The work item, scalar I32.
