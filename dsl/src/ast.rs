@@ -185,6 +185,7 @@ pub enum RecipeValue {
 /// A declaration in a module.
 #[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the form above each variant names its fields
 pub enum Member {
     /// `require expr`.
     Require { cond: Expr, span: Span },
@@ -269,6 +270,7 @@ pub struct ResultDecl {
 /// A statement of `forward`.
 #[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the form above each variant names its fields
 pub enum Stmt {
     /// `s[h, i, j] = expr`, or without indices for a whole tensor; clauses over a sum axis repeat the name.
     Define { target: Target, value: Expr, expose: bool, span: Span },
@@ -333,6 +335,7 @@ pub struct Expr {
 /// The kinds of expression.
 #[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // the form above each variant names its fields
 pub enum ExprKind {
     /// `14`.
     Int(i64),
@@ -425,7 +428,7 @@ pub enum UnaryOp {
     Not,
 }
 
-/// Infix operators. `Div` is true division on values and exact division on sizes; `FloorDiv` is `//`.
+/// Infix operators. `Div` is true division on values and exact division on sizes; `FloorDiv` is `div`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum BinaryOp {
