@@ -183,7 +183,6 @@ pub enum RecipeValue {
 }
 
 /// A declaration in a module.
-#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the form above each variant names its fields
 pub enum Member {
@@ -268,7 +267,6 @@ pub struct ResultDecl {
 }
 
 /// A statement of `forward`.
-#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the form above each variant names its fields
 pub enum Stmt {
@@ -333,7 +331,6 @@ pub struct Expr {
 }
 
 /// The kinds of expression.
-#[allow(missing_docs)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)] // the form above each variant names its fields
 pub enum ExprKind {
