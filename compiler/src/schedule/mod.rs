@@ -1,7 +1,23 @@
 //! From the index IR to a graph of kernels: what is stored, what is fused, and the loop nest of each kernel.
 
-use crate::ir::{ArgRole, Elem, ResultRole};
+mod components;
+mod cost;
+mod emit;
+mod expand;
+mod graph;
+mod groups;
+mod rows;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod tile;
+
+use crate::ir::{
+    ArgRole, Axis, Call, Clause, Definition, Elem, Expr, Function, Index, Keep, Program, ResultRole, Stmt, TensorId,
+    VarId,
+};
 use crate::loops::Kernel;
+use std::collections::HashMap;
 
 /// What a schedule may use of a device.
 #[derive(Clone, Debug)]
@@ -60,4 +76,123 @@ pub struct Launch {
     pub buffers: Vec<usize>,
     /// For people: what it computes, and where in the model.
     pub site: String,
+}
+
+/// Schedules a program for a device.
+pub fn schedule(program: &Program, facts: &Facts) -> KernelGraph {
+    let program = &own_results(program);
+    let mut graph = graph::Builder::new(program);
+    let parts: Vec<FunctionPlan> = program.functions.iter().map(|f| plan_function(program, f, facts)).collect();
+    graph.run_entry(&parts);
+    graph.finish()
+}
+
+/// The program with a copy wherever a result of a function is one of its arguments, so that every result has memory of its own.
+fn own_results(program: &Program) -> Program {
+    let mut out = program.clone();
+    for f in &mut out.functions {
+        for n in 0..f.results.len() {
+            let t = f.results[n].tensor;
+            if !f.args.iter().any(|a| a.tensor == t) {
+                continue;
+            }
+            let source = f.tensor(t).clone();
+            let vars: Vec<VarId> = source.dims.iter().map(|&d| f.new_var("copy", d)).collect();
+            let at: Vec<Index> = vars.iter().map(|&v| v.into()).collect();
+            let copy = f.new_tensor(source.name.clone(), source.elem, source.dims.clone(), source.span);
+            let body = Expr::read(source.elem, t, at.clone());
+            f.body.push(Stmt::Define(Definition {
+                tensor: copy,
+                clauses: vec![Clause { vars, at, body }],
+                keep: Keep::Auto,
+            }));
+            f.results[n].tensor = copy;
+        }
+    }
+    out
+}
+
+/// The kernels of one function, over its own tensors.
+pub struct FunctionPlan {
+    /// The function with the tensors that scheduling added.
+    pub function: Function,
+    /// Axes, with those that scheduling added.
+    pub axes: Vec<Axis>,
+    /// What to do, in order.
+    pub steps: Vec<PlanStep>,
+}
+
+/// A step of a function.
+pub enum PlanStep {
+    /// Launches a kernel on tensors of the function.
+    Launch {
+        /// The kernel.
+        kernel: Kernel,
+        /// Its buffers.
+        tensors: Vec<TensorId>,
+        /// What it computes.
+        site: String,
+    },
+    /// Runs another function.
+    Call(Call),
+}
+
+/// A function being scheduled.
+pub(crate) struct Planner<'a> {
+    view: expand::View<'a>,
+    facts: Facts,
+    steps: Vec<PlanStep>,
+    copies: HashMap<(TensorId, usize), TensorId>,
+}
+
+impl Planner<'_> {
+    fn launch(&mut self, kernel: Kernel, tensors: Vec<TensorId>, site: &str) {
+        self.steps.push(PlanStep::Launch { kernel, tensors, site: site.to_owned() });
+    }
+
+    /// Number of points of some variables.
+    fn view_points(&self, vars: &[VarId]) -> usize {
+        vars.iter().map(|&v| self.view.axes[self.view.function.var(v).axis.index()].size).product()
+    }
+
+    /// A copy of a stored tensor with one dimension moved to the end.
+    fn permuted(&mut self, tensor: TensorId, dim: usize, site: &str) -> TensorId {
+        if let Some(&t) = self.copies.get(&(tensor, dim)) {
+            return t;
+        }
+        let d = tile::permutation(&mut self.view, tensor, dim);
+        self.copies.insert((tensor, dim), d.tensor);
+        tile::schedule(self, d.tensor, &d.clauses[0], site);
+        d.tensor
+    }
+}
+
+fn plan_function(program: &Program, function: &Function, facts: &Facts) -> FunctionPlan {
+    let storage = storage::decide(program, function);
+    let view = expand::View::new(program, function, &storage);
+    let mut p = Planner { view, facts: facts.clone(), steps: Vec::new(), copies: HashMap::new() };
+    for unit in groups::group(&mut p.view) {
+        match unit {
+            groups::Unit::Rows(members) => {
+                let names: Vec<String> = members.iter().map(|m| p.view.name(m.tensor)).collect();
+                rows::schedule(&mut p, &members, &names.join(", "));
+            }
+            groups::Unit::Single(n) => match function.body[n].clone() {
+                Stmt::Define(d) => {
+                    let name = p.view.name(d.tensor);
+                    for clause in &d.clauses {
+                        tile::schedule(&mut p, d.tensor, clause, &name);
+                    }
+                }
+                Stmt::Call(c) => p.steps.push(PlanStep::Call(c)),
+                Stmt::Components(c) => {
+                    let (kernel, tensors) = components::kernel(&p.view, &c);
+                    let name = p.view.name(c.labels);
+                    p.launch(kernel, tensors, &name);
+                }
+            },
+        }
+    }
+    let Planner { view, steps, .. } = p;
+    FunctionPlan { function: view.function, axes: view.axes, steps }
 }

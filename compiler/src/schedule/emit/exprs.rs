@@ -1,0 +1,426 @@
+//! Values: reads, pointwise operations and reductions, for many points at once.
+
+use super::indices::Position;
+use super::{Scope, stored_elem};
+use crate::ir::expr::mix;
+use crate::ir::index::Sizes;
+use crate::ir::{BinaryOp, Bounds, Elem, Expr, Index, Monoid, Node, Pred, Reduction, TensorId, UnaryOp};
+use crate::loops::{Op, Stmt, Type, ValueId};
+
+impl Scope<'_> {
+    /// The value of one expression.
+    pub fn eval(&mut self, expr: &Expr) -> ValueId {
+        self.eval_many(std::slice::from_ref(expr)).remove(0)
+    }
+
+    /// The values of expressions of the same form (they differ in indices only). All reads are of stored or held tensors.
+    pub fn eval_many(&mut self, exprs: &[Expr]) -> Vec<ValueId> {
+        let children =
+            |pick: fn(&Node) -> &Expr| -> Vec<Expr> { exprs.iter().map(|e| pick(&e.node).clone()).collect() };
+        let elem = machine_elem(exprs[0].elem);
+        match &*exprs[0].node {
+            Node::Const(bits) => {
+                let v = self.op(Op::Const(*bits), Type { elem, lanes: 1 });
+                vec![v; exprs.len()]
+            }
+            Node::Unary(op, _) => {
+                let operands = self.eval_many(&children(first));
+                operands.into_iter().map(|v| self.unary(*op, v)).collect()
+            }
+            Node::Cast(_) => {
+                let operands = self.eval_many(&children(first));
+                operands.into_iter().map(|v| self.cast(v, elem)).collect()
+            }
+            Node::Stop(_) => self.eval_many(&children(first)),
+            Node::Binary(op, a, _) => {
+                // a * b + c in one rounding.
+                if matches!(op, BinaryOp::Add)
+                    && elem == Elem::F32
+                    && matches!(&*a.node, Node::Binary(BinaryOp::Mul, ..))
+                {
+                    let products = children(first);
+                    let left: Vec<Expr> = products.iter().map(|p| first(&p.node).clone()).collect();
+                    let right: Vec<Expr> = products.iter().map(|p| second(&p.node).clone()).collect();
+                    let (left, right) = (self.eval_many(&left), self.eval_many(&right));
+                    let added = self.eval_many(&children(second));
+                    return (0..exprs.len()).map(|i| self.fma(left[i], right[i], added[i])).collect();
+                }
+                let (left, right) = (self.eval_many(&children(first)), self.eval_many(&children(second)));
+                left.into_iter().zip(right).map(|(a, b)| self.binary(*op, a, b)).collect()
+            }
+            Node::Select(..) => {
+                let conds: Vec<ValueId> = exprs.iter().map(|e| self.test(pred(&e.node))).collect();
+                let was = std::mem::replace(&mut self.speculative, true);
+                let (yes, no) = (self.eval_many(&children(first)), self.eval_many(&children(second)));
+                self.speculative = was;
+                (0..exprs.len()).map(|i| self.select(conds[i], yes[i], no[i])).collect()
+            }
+            Node::Test(_) => exprs.iter().map(|e| self.test(pred(&e.node))).collect(),
+            Node::Index(_) => exprs.iter().map(|e| self.index_value(e, elem)).collect(),
+            Node::Read { .. } => exprs.iter().map(|e| self.read(e)).collect(),
+            Node::Random { .. } => exprs.iter().map(|e| self.random(e)).collect(),
+            Node::Reduce(_) => {
+                let reductions: Vec<&Reduction> = exprs
+                    .iter()
+                    .map(|e| match &*e.node {
+                        Node::Reduce(r) => r,
+                        _ => unreachable!("points have the same form"),
+                    })
+                    .collect();
+                self.reduce(&reductions)
+            }
+        }
+    }
+
+    fn index_value(&mut self, expr: &Expr, elem: Elem) -> ValueId {
+        let Node::Index(index) = &*expr.node else { unreachable!("points have the same form") };
+        let p = self.position(index);
+        let v = self.flatten(p);
+        self.cast(v, elem)
+    }
+
+    /// `a * b + c`.
+    pub fn fma(&mut self, a: ValueId, b: ValueId, c: ValueId) -> ValueId {
+        let wide = [a, b, c].iter().any(|&v| self.ty(v).lanes > 1);
+        let [a, b, c] = if wide { [self.widen(a), self.widen(b), self.widen(c)] } else { [a, b, c] };
+        let ty = self.ty(c);
+        self.op(Op::Fma(a, b, c), ty)
+    }
+
+    fn unary(&mut self, op: UnaryOp, v: ValueId) -> ValueId {
+        let ty = self.ty(v);
+        self.op(Op::Unary(op, v), ty)
+    }
+
+    /// To another element type; truth is "not zero", and floats round down to integers.
+    pub fn cast(&mut self, v: ValueId, elem: Elem) -> ValueId {
+        let ty = self.ty(v);
+        if ty.elem == elem {
+            return v;
+        }
+        if elem == Elem::Bool {
+            let zero = self.op(Op::Const(0f64.to_bits()), Type { elem: ty.elem, lanes: 1 });
+            return self.binary(BinaryOp::Ne, v, zero);
+        }
+        let v = match (ty.elem, elem) {
+            (Elem::F32 | Elem::F16 | Elem::Bf16, Elem::I32 | Elem::U32) => self.unary(UnaryOp::Floor, v),
+            _ => v,
+        };
+        self.op(Op::Cast(v), Type { elem, ..ty })
+    }
+
+    /// The row-major position of a read.
+    fn address(&self, tensor: TensorId, at: &[Index]) -> Index {
+        let shape = self.view.shape(tensor);
+        let flat = at.iter().zip(&shape).fold(Index::default(), |sum, (i, &n)| sum.scale(n as i64).add(i));
+        flat.fold()
+    }
+
+    fn read(&mut self, expr: &Expr) -> ValueId {
+        let Node::Read { tensor, at, bounds } = &*expr.node else { unreachable!("points have the same form") };
+        if let Some(&v) = self.pinned.get(tensor) {
+            return v;
+        }
+        let elem = machine_elem(expr.elem);
+        let shape = self.view.shape(*tensor);
+        let guard = match bounds {
+            Bounds::Inside => Pred::True,
+            Bounds::Zero => Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, self))),
+        };
+        let address = self.address(*tensor, at);
+        let len = shape.iter().product::<usize>() as i64;
+        let proven = address.range(self).is_some_and(|(lo, hi)| lo >= 0 && hi < len);
+        let checked = guard != Pred::True || (self.speculative && !proven) || address.is_data();
+        let value = if let Some(&local) = self.locals.get(tensor) {
+            let p = self.position(&address);
+            let Position::Uniform(mut index) = p else { unreachable!("local arrays are indexed by uniform positions") };
+            if checked {
+                index = self.clamp_address(index, len - 1);
+            }
+            let ty = self.kernel.locals[local.0 as usize].ty;
+            self.op(Op::LoadLocal { local, index }, ty)
+        } else {
+            self.load(*tensor, &address, checked, len, elem)
+        };
+        if guard == Pred::True {
+            return value;
+        }
+        let cond = self.test(&guard);
+        let zero = self.op(Op::Const(0f64.to_bits()), Type { elem: self.ty(value).elem, lanes: 1 });
+        self.select(cond, value, zero)
+    }
+
+    fn load(&mut self, tensor: TensorId, address: &Index, checked: bool, len: i64, elem: Elem) -> ValueId {
+        let buffer = self.buffer(tensor);
+        let stored = stored_elem(self.view.elem(tensor));
+        let lanes = self.lanes;
+        let value = match self.position(address) {
+            Position::Uniform(index) => {
+                let index = if checked { self.clamp_address(index, len - 1) } else { index };
+                self.op(Op::Load { buffer, index }, Type { elem: stored, lanes: 1 })
+            }
+            // A guard that differs between lanes may leave part of a vector outside: then each lane looks for itself.
+            Position::Strided(index, 1) if !checked => {
+                self.op(Op::Load { buffer, index }, Type { elem: stored, lanes })
+            }
+            other => {
+                let mut index = self.per_lane(other);
+                if checked {
+                    index = self.clamp_address(index, len - 1);
+                }
+                self.op(Op::Gather { buffer, index }, Type { elem: stored, lanes })
+            }
+        };
+        self.cast(value, elem)
+    }
+
+    fn clamp_address(&mut self, index: ValueId, last: i64) -> ValueId {
+        let (zero, last) = (self.int(0), self.int(last));
+        let v = self.binary(BinaryOp::Max, index, zero);
+        self.binary(BinaryOp::Min, v, last)
+    }
+
+    /// Stores a value at a tensor's element; the lanes go where the address sends them.
+    pub fn store(&mut self, tensor: TensorId, at: &[Index], value: ValueId) {
+        let buffer = self.buffer(tensor);
+        self.kernel.buffers[buffer.0 as usize].written = true;
+        let value = self.cast(value, stored_elem(self.view.elem(tensor)));
+        let address = self.address(tensor, at);
+        match self.position(&address) {
+            Position::Uniform(index) => self.push(Stmt::Store { buffer, index, value }),
+            Position::Strided(index, 1) => {
+                let value = self.widen(value);
+                self.push(Stmt::Store { buffer, index, value });
+            }
+            other => {
+                let index = self.per_lane(other);
+                let value = self.widen(value);
+                self.push(Stmt::Scatter { buffer, index, value });
+            }
+        }
+    }
+
+    /// Stores a vector in a local array.
+    pub fn store_local(&mut self, tensor: TensorId, at: &[Index], value: ValueId) {
+        let local = self.locals[&tensor];
+        let address = self.address(tensor, at);
+        let Position::Uniform(index) = self.position(&address) else {
+            unreachable!("local arrays are indexed by uniform positions")
+        };
+        let ty = self.kernel.locals[local.0 as usize].ty;
+        let value = if ty.lanes > 1 { self.widen(value) } else { value };
+        self.push(Stmt::StoreLocal { local, index, value });
+    }
+
+    /// The counter-based hash of [`crate::ir::expr::random`].
+    fn random(&mut self, expr: &Expr) -> ValueId {
+        let Node::Random { key, place, at } = &*expr.node else { unreachable!("points have the same form") };
+        let u32_scalar = Type { elem: Elem::U32, lanes: 1 };
+        let seed = self.load(*key, &Index::from(0), false, 2, Elem::U32);
+        let step = self.load(*key, &Index::from(1), false, 2, Elem::U32);
+        let golden = self.op(Op::Const(f64::from(0x9E37_79B9u32).to_bits()), u32_scalar);
+        let place = self.op(Op::Const(f64::from(*place).to_bits()), u32_scalar);
+        let h = self.binary(BinaryOp::Xor, seed, golden);
+        let h = self.mix(h);
+        let h = self.binary(BinaryOp::Xor, h, step);
+        let h = self.mix(h);
+        let h = self.binary(BinaryOp::Xor, h, place);
+        let h = self.mix(h);
+        let p = self.position(at);
+        let index = self.flatten(p);
+        let lanes = self.ty(index).lanes;
+        let index = self.op(Op::Cast(index), Type { elem: Elem::U32, lanes });
+        let h = self.binary(BinaryOp::Xor, h, index);
+        let h = self.mix(h);
+        let eight = self.op(Op::Const(8f64.to_bits()), u32_scalar);
+        let h = self.binary(BinaryOp::Shr, h, eight);
+        let unit = self.cast(h, Elem::F32);
+        let scale = self.op(Op::Const((1.0 / 16_777_216.0f64).to_bits()), Type { elem: Elem::F32, lanes: 1 });
+        self.binary(BinaryOp::Mul, unit, scale)
+    }
+
+    /// [`mix`], on lanes.
+    fn mix(&mut self, h: ValueId) -> ValueId {
+        debug_assert_eq!(mix(0), 0);
+        let scalar = Type { elem: Elem::U32, lanes: 1 };
+        let mut h = h;
+        for (shift, factor) in [(16, Some(0x85EB_CA6Bu32)), (13, Some(0xC2B2_AE35)), (16, None)] {
+            let by = self.op(Op::Const(f64::from(shift).to_bits()), scalar);
+            let shifted = self.binary(BinaryOp::Shr, h, by);
+            h = self.binary(BinaryOp::Xor, h, shifted);
+            if let Some(factor) = factor {
+                let factor = self.op(Op::Const(f64::from(factor).to_bits()), scalar);
+                h = self.binary(BinaryOp::Mul, h, factor);
+            }
+        }
+        h
+    }
+
+    /// Whether a value over kernel variables differs between lanes. Held tensors always count as if they did.
+    pub fn varies(&self, expr: &Expr) -> bool {
+        let mut found = self.lane_var.is_some_and(|l| expr.uses(l));
+        expr.visit_reads(&mut |t, _| {
+            found |= self.locals.get(&t).is_some_and(|l| self.kernel.locals[l.0 as usize].ty.lanes > 1);
+            found |= self.pinned.get(&t).is_some_and(|&v| self.ty(v).lanes > 1);
+        });
+        found
+    }
+
+    fn reduce(&mut self, points: &[&Reduction]) -> Vec<ValueId> {
+        let r = points[0];
+        let positional = matches!(r.op, Monoid::ArgMax | Monoid::ArgMin);
+        let elem = machine_elem(r.body.elem);
+        // One register a point; a scalar one if no lane differs.
+        let neutral = match r.op {
+            Monoid::ArgMax => f64::NEG_INFINITY,
+            Monoid::ArgMin => f64::INFINITY,
+            other => other.neutral(),
+        };
+        let mut regs = Vec::new();
+        let mut wheres = Vec::new();
+        for p in points {
+            let wide = self.varies(&p.body) || self.pred_varies(&p.guard);
+            let lanes = if wide { self.lanes } else { 1 };
+            let start = self.op(Op::Const(neutral.to_bits()), Type { elem, lanes: 1 });
+            let start = if lanes > 1 { self.widen(start) } else { start };
+            regs.push(self.reg(start));
+            if positional {
+                let none = self.int(-1);
+                let none = if lanes > 1 { self.widen(none) } else { none };
+                wheres.push(self.reg(none));
+            }
+        }
+        self.loops(&r.vars, &mut |s| {
+            // A guard that all lanes share and that is alone is branched on; others select.
+            let uniform = points.len() == 1 && r.guard != Pred::True && !s.pred_varies(&r.guard);
+            if uniform {
+                let cond = s.test(&r.guard);
+                let was = std::mem::replace(&mut s.speculative, false);
+                let (then, ()) = s.block(|s| s.accumulate(points, &regs, &wheres, true));
+                s.speculative = was;
+                s.push(Stmt::If { cond, then, otherwise: Vec::new() });
+            } else {
+                s.accumulate(points, &regs, &wheres, false);
+            }
+        });
+        let out = if positional { wheres } else { regs };
+        out.into_iter()
+            .map(|reg| {
+                let ty = self.kernel.regs[reg.0 as usize];
+                self.op(Op::Get(reg), ty)
+            })
+            .collect()
+    }
+
+    fn accumulate(
+        &mut self,
+        points: &[&Reduction],
+        regs: &[crate::loops::RegId],
+        wheres: &[crate::loops::RegId],
+        taken: bool,
+    ) {
+        let r = points[0];
+        let guarded = !taken && points.iter().any(|p| p.guard != Pred::True);
+        let was = self.speculative;
+        self.speculative |= guarded;
+        let product = match (r.op, &*r.body.node) {
+            (Monoid::Sum, Node::Binary(BinaryOp::Mul, ..)) if !guarded && r.body.elem != Elem::Bool => true,
+            _ => false,
+        };
+        if product {
+            let left: Vec<Expr> = points.iter().map(|p| first(&p.body.node).clone()).collect();
+            let right: Vec<Expr> = points.iter().map(|p| second(&p.body.node).clone()).collect();
+            let (left, right) = (self.eval_many(&left), self.eval_many(&right));
+            for (i, &reg) in regs.iter().enumerate() {
+                let ty = self.kernel.regs[reg.0 as usize];
+                let sum = self.op(Op::Get(reg), ty);
+                let sum = self.fma(left[i], right[i], sum);
+                self.push(Stmt::Set(reg, sum));
+            }
+            self.speculative = was;
+            return;
+        }
+        let bodies: Vec<Expr> = points.iter().map(|p| p.body.clone()).collect();
+        let values = self.eval_many(&bodies);
+        for (i, &reg) in regs.iter().enumerate() {
+            let ty = self.kernel.regs[reg.0 as usize];
+            let sum = self.op(Op::Get(reg), ty);
+            let cond = (guarded && points[i].guard != Pred::True).then(|| self.test(&points[i].guard));
+            if let Some(&place) = wheres.get(i) {
+                let op = if r.op == Monoid::ArgMax { BinaryOp::Gt } else { BinaryOp::Lt };
+                let mut better = self.binary(op, values[i], sum);
+                if let Some(c) = cond {
+                    better = self.binary(BinaryOp::And, better, c);
+                }
+                let flat =
+                    r.vars.iter().fold(Index::default(), |sum, &v| sum.scale(self.view.size_of(v)).add(&v.into()));
+                let p = self.position(&flat);
+                let here = self.flatten(p);
+                let place_ty = self.kernel.regs[place.0 as usize];
+                let old = self.op(Op::Get(place), place_ty);
+                let new = self.select(better, here, old);
+                self.push(Stmt::Set(place, new));
+                let best = self.select(better, values[i], sum);
+                self.push(Stmt::Set(reg, best));
+                continue;
+            }
+            let op = match r.op {
+                Monoid::Sum => BinaryOp::Add,
+                Monoid::Prod => BinaryOp::Mul,
+                Monoid::Max | Monoid::ArgMax => BinaryOp::Max,
+                Monoid::Min | Monoid::ArgMin => BinaryOp::Min,
+                Monoid::Any => BinaryOp::Or,
+                Monoid::All => BinaryOp::And,
+            };
+            let new = self.binary(op, sum, values[i]);
+            let new = match cond {
+                Some(c) => self.select(c, new, sum),
+                None => new,
+            };
+            let new = if ty.lanes > 1 { self.widen(new) } else { new };
+            self.push(Stmt::Set(reg, new));
+        }
+        self.speculative = was;
+    }
+
+    fn pred_varies(&self, pred: &Pred) -> bool {
+        pred != &Pred::True && self.varies(&Expr::new(Elem::Bool, Node::Test(pred.clone())))
+    }
+
+    /// Nested loops over whole variables.
+    pub fn loops(&mut self, vars: &[crate::ir::VarId], f: &mut dyn FnMut(&mut Self)) {
+        match vars.split_first() {
+            None => f(self),
+            Some((&v, rest)) => {
+                let count = self.view.size_of(v) as usize;
+                self.for_loop(v, count, |s| s.loops(rest, f));
+            }
+        }
+    }
+}
+
+/// Kernels compute in f32 where the program says f64: the interpreter alone has more.
+fn machine_elem(elem: Elem) -> Elem {
+    if elem == Elem::F64 { Elem::F32 } else { elem }
+}
+
+fn first(node: &Node) -> &Expr {
+    match node {
+        Node::Unary(_, a) | Node::Cast(a) | Node::Stop(a) | Node::Binary(_, a, _) | Node::Select(_, a, _) => a,
+        _ => unreachable!("points have the same form"),
+    }
+}
+
+fn second(node: &Node) -> &Expr {
+    match node {
+        Node::Binary(_, _, b) | Node::Select(_, _, b) => b,
+        _ => unreachable!("points have the same form"),
+    }
+}
+
+fn pred(node: &Node) -> &Pred {
+    match node {
+        Node::Select(p, ..) | Node::Test(p) => p,
+        _ => unreachable!("points have the same form"),
+    }
+}

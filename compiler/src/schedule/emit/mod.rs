@@ -1,0 +1,254 @@
+//! From expressions over kernel variables to loop IR.
+//!
+//! A [`Scope`] is one kernel under construction. Kernel variables are index variables (they live in a table of their own) bound to scalar values; one
+//! of them may be the *lane variable*, whose value is its scalar plus the lane. Expressions are evaluated for many *points* at
+//! once: the points differ by constants in their indices, so their loops are shared and their common subexpressions computed
+//! once. That is all that register tiling is here.
+
+mod exprs;
+mod indices;
+
+use super::expand::View;
+use crate::ir::{BinaryOp, Elem, TensorId, VarId, index::Sizes};
+use crate::loops::{Block, Buffer, BufferId, Kernel, Local, LocalId, Op, RegId, Stmt, Type, ValueId};
+use std::collections::HashMap;
+
+/// A kernel under construction.
+pub struct Scope<'a> {
+    /// The function as the kernel sees it: tensors, kernel variables, what each tensor is.
+    pub view: &'a View<'a>,
+    /// The kernel so far; `body` is filled by [`Scope::finish`].
+    pub kernel: Kernel,
+    /// Vector width of the kernel.
+    pub lanes: u8,
+    /// The lane variable.
+    pub lane_var: Option<VarId>,
+    /// Which buffer holds which tensor.
+    buffers: HashMap<TensorId, BufferId>,
+    /// Which local array holds which staged tensor.
+    locals: HashMap<TensorId, LocalId>,
+    /// Tensors whose one value (at the kernel's row) is at hand.
+    pinned: HashMap<TensorId, ValueId>,
+    /// Scalar values of kernel variables.
+    bound: HashMap<VarId, ValueId>,
+    /// Known scalar integers.
+    ints: HashMap<ValueId, i64>,
+    /// Open blocks, innermost last, each with the values computed in it.
+    blocks: Vec<(Block, HashMap<(Op, Type), ValueId>)>,
+    /// Whether addresses may be outside because a guard above is not branched on.
+    speculative: bool,
+}
+
+pub(crate) const I32: Type = Type { elem: Elem::I32, lanes: 1 };
+
+impl<'a> Scope<'a> {
+    /// An empty kernel.
+    pub fn new(name: String, view: &'a View<'a>, lanes: u8) -> Scope<'a> {
+        let kernel = Kernel {
+            name,
+            buffers: Vec::new(),
+            locals: Vec::new(),
+            values: Vec::new(),
+            regs: Vec::new(),
+            items: 1,
+            body: Vec::new(),
+        };
+        Scope {
+            view,
+            kernel,
+            lanes,
+            lane_var: None,
+            buffers: HashMap::new(),
+            locals: HashMap::new(),
+            pinned: HashMap::new(),
+            bound: HashMap::new(),
+            ints: HashMap::new(),
+            blocks: vec![(Vec::new(), HashMap::new())],
+            speculative: false,
+        }
+    }
+
+    /// The kernel and, in buffer order, the tensors it works on.
+    pub fn finish(mut self) -> (Kernel, Vec<TensorId>) {
+        debug_assert_eq!(self.blocks.len(), 1, "all blocks are closed");
+        let (body, _) = self.blocks.pop().expect("the outermost block");
+        self.kernel.body = body;
+        let mut tensors: Vec<(BufferId, TensorId)> = self.buffers.into_iter().map(|(t, b)| (b, t)).collect();
+        tensors.sort();
+        (self.kernel, tensors.into_iter().map(|(_, t)| t).collect())
+    }
+
+    /// The buffer of a stored tensor, made known to the kernel on first use.
+    pub fn buffer(&mut self, tensor: TensorId) -> BufferId {
+        if let Some(&b) = self.buffers.get(&tensor) {
+            return b;
+        }
+        let id = BufferId(self.kernel.buffers.len() as u32);
+        self.kernel.buffers.push(Buffer {
+            name: self.view.name(tensor),
+            elem: stored_elem(self.view.elem(tensor)),
+            len: self.view.shape(tensor).iter().product(),
+            written: false,
+        });
+        self.buffers.insert(tensor, id);
+        id
+    }
+
+    /// A local array for a staged tensor.
+    pub fn local(&mut self, tensor: TensorId, ty: Type) -> LocalId {
+        let id = LocalId(self.kernel.locals.len() as u32);
+        let len = self.view.shape(tensor).iter().product::<usize>() as u32;
+        self.kernel.locals.push(Local { name: self.view.name(tensor), ty, len: len.max(1) });
+        self.locals.insert(tensor, id);
+        id
+    }
+
+    /// From now on, reads of the tensor give this value.
+    pub fn pin(&mut self, tensor: TensorId, value: ValueId) {
+        self.pinned.insert(tensor, value);
+    }
+
+    /// Binds a kernel variable to a scalar.
+    pub fn bind(&mut self, var: VarId, value: ValueId) {
+        self.bound.insert(var, value);
+    }
+
+    /// The scalar value of a kernel variable.
+    pub fn value_of(&self, var: VarId) -> ValueId {
+        *self.bound.get(&var).expect("kernel variables are bound before use")
+    }
+
+    /// The type of a value.
+    pub fn ty(&self, value: ValueId) -> Type {
+        self.kernel.values[value.0 as usize]
+    }
+
+    /// Emits an operation, or gives the value of an equal one that is visible.
+    pub fn op(&mut self, op: Op, ty: Type) -> ValueId {
+        let pure = match &op {
+            Op::Get(_) | Op::LoadLocal { .. } => false,
+            Op::Load { buffer, .. } | Op::Gather { buffer, .. } => !self.kernel.buffers[buffer.0 as usize].written,
+            _ => true,
+        };
+        if pure && let Some(v) = self.blocks.iter().rev().find_map(|(_, seen)| seen.get(&(op.clone(), ty))) {
+            return *v;
+        }
+        let id = ValueId(self.kernel.values.len() as u32);
+        self.kernel.values.push(ty);
+        let (block, seen) = self.blocks.last_mut().expect("an open block");
+        if pure {
+            seen.insert((op.clone(), ty), id);
+        }
+        block.push(Stmt::Let(id, op));
+        id
+    }
+
+    /// Emits a statement.
+    pub fn push(&mut self, stmt: Stmt) {
+        self.blocks.last_mut().expect("an open block").0.push(stmt);
+    }
+
+    /// Emits into a new block and gives it.
+    pub fn block<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> (Block, R) {
+        self.blocks.push((Vec::new(), HashMap::new()));
+        let r = f(self);
+        let (block, _) = self.blocks.pop().expect("the block just opened");
+        (block, r)
+    }
+
+    /// A new register with its first value.
+    pub fn reg(&mut self, value: ValueId) -> RegId {
+        let id = RegId(self.kernel.regs.len() as u32);
+        self.kernel.regs.push(self.ty(value));
+        self.push(Stmt::Set(id, value));
+        id
+    }
+
+    /// `for var in 0..count`, `var` bound to the scalar `lo + step * counter`; a count of one is not a loop.
+    pub fn for_loop(&mut self, var: VarId, count: usize, f: impl FnOnce(&mut Self)) {
+        let lo = self.int(0);
+        if count == 1 {
+            self.bind(var, lo);
+            f(self);
+            return;
+        }
+        let hi = self.int(count as i64);
+        let id = ValueId(self.kernel.values.len() as u32);
+        self.kernel.values.push(I32);
+        self.bind(var, id);
+        let (body, ()) = self.block(f);
+        self.push(Stmt::For { var: id, lo, hi, body });
+    }
+
+    /// A scalar integer.
+    pub fn int(&mut self, c: i64) -> ValueId {
+        let v = self.op(Op::Const((c as f64).to_bits()), I32);
+        self.ints.insert(v, c);
+        v
+    }
+
+    /// An integer operation on scalars, folded where both are known.
+    pub fn int_op(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> ValueId {
+        let (ca, cb) = (self.ints.get(&a).copied(), self.ints.get(&b).copied());
+        match (op, ca, cb) {
+            (BinaryOp::Add, Some(x), Some(y)) => self.int(x + y),
+            (BinaryOp::Sub, Some(x), Some(y)) => self.int(x - y),
+            (BinaryOp::Mul, Some(x), Some(y)) => self.int(x * y),
+            (BinaryOp::Div, Some(x), Some(y)) if y > 0 => self.int(x.div_euclid(y)),
+            (BinaryOp::Min, Some(x), Some(y)) => self.int(x.min(y)),
+            (BinaryOp::Max, Some(x), Some(y)) => self.int(x.max(y)),
+            (BinaryOp::Add, Some(0), _) | (BinaryOp::Mul, Some(1), _) => b,
+            (BinaryOp::Add | BinaryOp::Sub, _, Some(0)) | (BinaryOp::Mul | BinaryOp::Div, _, Some(1)) => a,
+            (BinaryOp::Mul, _, Some(0)) | (BinaryOp::Mul, Some(0), _) => self.int(0),
+            _ => self.op(Op::Binary(op, a, b), I32),
+        }
+    }
+
+    /// The value with as many lanes as the kernel's vectors.
+    pub fn widen(&mut self, value: ValueId) -> ValueId {
+        let ty = self.ty(value);
+        if ty.lanes == self.lanes { value } else { self.op(Op::Splat(value), Type { lanes: self.lanes, ..ty }) }
+    }
+
+    /// Both with the same number of lanes.
+    pub fn same_lanes(&mut self, a: ValueId, b: ValueId) -> (ValueId, ValueId) {
+        if self.ty(a).lanes == self.ty(b).lanes { (a, b) } else { (self.widen(a), self.widen(b)) }
+    }
+
+    /// A pointwise operation, scalars widened as needed.
+    pub fn binary(&mut self, op: BinaryOp, a: ValueId, b: ValueId) -> ValueId {
+        if self.ty(a) == I32 && self.ty(b) == I32 && !op.is_comparison() {
+            return self.int_op(op, a, b);
+        }
+        let (a, b) = self.same_lanes(a, b);
+        let ty = self.ty(a);
+        let elem = if op.is_comparison() { Elem::Bool } else { ty.elem };
+        self.op(Op::Binary(op, a, b), Type { elem, ..ty })
+    }
+
+    /// `cond ? a : b`, scalars widened as needed.
+    pub fn select(&mut self, cond: ValueId, a: ValueId, b: ValueId) -> ValueId {
+        if a == b {
+            return a;
+        }
+        let wide = [cond, a, b].iter().any(|&v| self.ty(v).lanes > 1);
+        let [c, a, b] = if wide { [self.widen(cond), self.widen(a), self.widen(b)] } else { [cond, a, b] };
+        let ty = self.ty(a);
+        self.op(Op::Select(c, a, b), ty)
+    }
+}
+
+impl Sizes for Scope<'_> {
+    fn size_of(&self, var: VarId) -> i64 {
+        self.view.size_of(var)
+    }
+}
+
+/// How elements are held in buffers: booleans as u32.
+pub fn stored_elem(elem: Elem) -> Elem {
+    match elem {
+        Elem::Bool => Elem::U32,
+        Elem::F64 => Elem::F32,
+        other => other,
+    }
+}

@@ -1,0 +1,322 @@
+//! Which stored definitions share a kernel.
+//!
+//! Two kinds of group pay: readers of the same pair tensors at the same rows (they share its recomputation), and light definitions
+//! over the same rows, each reading the ones before it (they share the pass over memory). Everything else is a kernel of its own.
+
+use super::expand::View;
+use super::rows::Member;
+use super::storage::is_plain;
+use crate::ir::index::Sizes;
+use crate::ir::{Clause, Definition, Expr, Index, Node, Stmt, TensorId, VarId};
+
+/// What runs next: a group with common rows, or one statement by itself.
+#[derive(Clone, Debug)]
+pub enum Unit {
+    /// Definitions with common rows.
+    Rows(Vec<Member>),
+    /// The statement of that number.
+    Single(usize),
+}
+
+struct Candidate {
+    statements: Vec<usize>,
+    members: Vec<Member>,
+    /// For readers of pair tensors: which dimension of which tensor is which row.
+    links: Vec<(TensorId, Vec<Option<usize>>)>,
+    pairs: bool,
+    /// A group can only be entered while nothing outside it depends on it and is needed by the newcomer.
+    unit: usize,
+}
+
+/// Groups the function's stored statements; the units are in an order that respects dependencies.
+pub fn group(view: &mut View<'_>) -> Vec<Unit> {
+    let body = view.function.body.clone();
+    let mut units: Vec<Vec<usize>> = Vec::new();
+    let mut unit_of: Vec<Option<usize>> = vec![None; body.len()];
+    let mut groups: Vec<Candidate> = Vec::new();
+    let needs = direct_needs(view, &body);
+    for (n, stmt) in body.iter().enumerate() {
+        if stmt.defines().iter().all(|&t| view.is_virtual(t)) {
+            continue;
+        }
+        let joined = match stmt {
+            Stmt::Define(d) if is_plain(d) => try_join(view, d, n, &mut groups, &unit_of, &needs),
+            _ => None,
+        };
+        let unit = joined.unwrap_or_else(|| {
+            units.push(Vec::new());
+            units.len() - 1
+        });
+        units[unit].push(n);
+        unit_of[n] = Some(unit);
+        if joined.is_none()
+            && let Stmt::Define(d) = stmt
+            && is_plain(d)
+            && let Some(c) = candidate(view, d, n, unit)
+        {
+            groups.push(c);
+        }
+    }
+    order(units, &unit_of, &needs)
+        .into_iter()
+        .map(|statements| match groups.iter().find(|g| g.statements == statements) {
+            // One light definition alone is better off with a register tile.
+            Some(g) if g.pairs || g.members.len() > 1 => Unit::Rows(g.members.clone()),
+            _ => Unit::Single(statements[0]),
+        })
+        .collect()
+}
+
+/// For every stored statement the stored statements whose results it reads, also through virtual definitions.
+fn direct_needs(view: &View<'_>, body: &[Stmt]) -> Vec<Vec<usize>> {
+    let mut source: Vec<Vec<usize>> = vec![Vec::new(); view.function.tensors.len()];
+    let mut out = Vec::new();
+    for (n, stmt) in body.iter().enumerate() {
+        let mut needs: Vec<usize> = stmt.reads().iter().flat_map(|t| source[t.index()].clone()).collect();
+        needs.sort_unstable();
+        needs.dedup();
+        for t in stmt.defines() {
+            source[t.index()] = if view.is_virtual(t) { needs.clone() } else { vec![n] };
+        }
+        out.push(needs);
+    }
+    out
+}
+
+/// Units in an order in which each comes after what it needs.
+fn order(units: Vec<Vec<usize>>, unit_of: &[Option<usize>], needs: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    fn visit(
+        u: usize,
+        units: &[Vec<usize>],
+        unit_of: &[Option<usize>],
+        needs: &[Vec<usize>],
+        seen: &mut [bool],
+        out: &mut Vec<usize>,
+    ) {
+        if std::mem::replace(&mut seen[u], true) {
+            return;
+        }
+        for &n in &units[u] {
+            for &m in &needs[n] {
+                if let Some(v) = unit_of[m]
+                    && v != u
+                {
+                    visit(v, units, unit_of, needs, seen, out);
+                }
+            }
+        }
+        out.push(u);
+    }
+    let mut seen = vec![false; units.len()];
+    let mut out = Vec::new();
+    for u in 0..units.len() {
+        visit(u, &units, unit_of, needs, &mut seen, &mut out);
+    }
+    out.into_iter().map(|u| units[u].clone()).collect()
+}
+
+/// Every read of a definition with virtual ones inlined; pair tensors and the given ones are listed and not looked into, unless they are virtual.
+fn deep_reads(view: &mut View<'_>, clause: &Clause) -> Vec<(TensorId, Vec<Index>)> {
+    fn walk(view: &mut View<'_>, e: &Expr, out: &mut Vec<(TensorId, Vec<Index>)>) {
+        let mut reads = Vec::new();
+        e.visit_reads(&mut |t, at| reads.push((t, at.to_vec())));
+        for (t, at) in reads {
+            out.push((t, at.clone()));
+            if view.is_virtual(t) {
+                let body = view.body_at(t, &at);
+                walk(view, &body, out);
+            }
+        }
+    }
+    let mut out = Vec::new();
+    walk(view, &clause.body, &mut out);
+    out
+}
+
+/// The rows a definition could have by itself.
+fn candidate(view: &mut View<'_>, d: &Definition, n: usize, unit: usize) -> Option<Candidate> {
+    let clause = &d.clauses[0];
+    let reads = deep_reads(view, clause);
+    let pairs = reads.iter().any(|(t, _)| view.is_pair(*t));
+    let rows: Vec<VarId> = if pairs {
+        let rows = pair_rows(view, clause, &reads)?;
+        if rows.is_empty() {
+            return None;
+        }
+        rows
+    } else {
+        if !is_light(view, clause, &reads) || !matches!(&*clause.body.node, Node::Reduce(_)) {
+            return None;
+        }
+        clause.vars.clone()
+    };
+    if rows.iter().all(|&v| view.size_of(v) == 1) {
+        return None;
+    }
+    let links = links(view, &rows, &reads);
+    let member = Member { tensor: d.tensor, clause: clause.clone(), rows };
+    Some(Candidate { statements: vec![n], members: vec![member], links, pairs, unit })
+}
+
+/// The variables of a definition that index pair tensors; `None` if an index mixes one of them with something else.
+fn pair_rows(view: &View<'_>, clause: &Clause, reads: &[(TensorId, Vec<Index>)]) -> Option<Vec<VarId>> {
+    let mut rows = Vec::new();
+    for (t, at) in reads {
+        if !view.is_pair(*t) {
+            continue;
+        }
+        for i in at {
+            match i.as_var() {
+                Some(v) if clause.vars.contains(&v) => {
+                    if !rows.contains(&v) {
+                        rows.push(v)
+                    }
+                }
+                _ if clause.vars.iter().any(|&v| i.uses(v)) => return None,
+                _ => {}
+            }
+        }
+    }
+    rows.sort_by_key(|v| clause.vars.iter().position(|w| w == v));
+    Some(rows)
+}
+
+/// Which dimension of each pair tensor is which row.
+fn links(view: &View<'_>, rows: &[VarId], reads: &[(TensorId, Vec<Index>)]) -> Vec<(TensorId, Vec<Option<usize>>)> {
+    let mut out: Vec<(TensorId, Vec<Option<usize>>)> = Vec::new();
+    for (t, at) in reads {
+        if view.is_pair(*t) && !out.iter().any(|(u, _)| u == t) {
+            out.push((*t, at.iter().map(|i| i.as_var().and_then(|v| rows.iter().position(|r| *r == v))).collect()));
+        }
+    }
+    out
+}
+
+/// Whether every point of the definition's loops touches data of its own: a pass over memory rather than a contraction.
+fn is_light(view: &View<'_>, clause: &Clause, reads: &[(TensorId, Vec<Index>)]) -> bool {
+    let outer: i64 = clause.vars.iter().map(|&v| view.size_of(v)).product();
+    let inner: i64 = match &*clause.body.node {
+        Node::Reduce(r) => r.vars.iter().map(|&v| view.size_of(v)).product(),
+        _ => 1,
+    };
+    let largest =
+        reads.iter().filter(|(t, _)| !view.is_virtual(*t)).map(|(t, _)| view.shape(*t).iter().product::<usize>()).max();
+    outer * inner <= 2 * largest.unwrap_or(0) as i64
+}
+
+fn try_join(
+    view: &mut View<'_>,
+    d: &Definition,
+    n: usize,
+    groups: &mut [Candidate],
+    unit_of: &[Option<usize>],
+    needs: &[Vec<usize>],
+) -> Option<usize> {
+    let clause = &d.clauses[0];
+    let reads = deep_reads(view, clause);
+    let pairs = reads.iter().any(|(t, _)| view.is_pair(*t));
+    if !pairs && !is_light(view, clause, &reads) {
+        return None;
+    }
+    for g in groups.iter_mut().rev() {
+        if !independent(g, n, unit_of, needs) {
+            continue;
+        }
+        let Some(rows) = common_rows(view, g, clause, &reads, pairs) else { continue };
+        // The same sizes, row by row.
+        let first = &g.members[0];
+        if rows.iter().zip(&first.rows).any(|(&a, &b)| view.size_of(a) != view.size_of(b)) {
+            continue;
+        }
+        for (t, link) in links(view, &rows, &reads) {
+            if !g.links.iter().any(|(u, _)| *u == t) {
+                g.links.push((t, link));
+            }
+        }
+        g.pairs |= pairs;
+        g.statements.push(n);
+        g.members.push(Member { tensor: d.tensor, clause: clause.clone(), rows });
+        return Some(g.unit);
+    }
+    None
+}
+
+/// Whether nothing outside the group stands between it and the newcomer.
+fn independent(g: &Candidate, n: usize, unit_of: &[Option<usize>], needs: &[Vec<usize>]) -> bool {
+    let mut stack: Vec<usize> = needs[n].iter().copied().filter(|m| !g.statements.contains(m)).collect();
+    let mut seen = stack.clone();
+    while let Some(m) = stack.pop() {
+        if unit_of[m] == Some(g.unit) {
+            return false;
+        }
+        // Members of another unit run together: what any of them needs, all wait for.
+        let unit = unit_of[m];
+        let mates: Vec<usize> = (0..unit_of.len()).filter(|&k| unit.is_some() && unit_of[k] == unit).collect();
+        for k in mates.iter().flat_map(|&k| needs[k].iter().copied()).chain(needs[m].iter().copied()) {
+            if !seen.contains(&k) {
+                seen.push(k);
+                stack.push(k);
+            }
+        }
+    }
+    true
+}
+
+/// The newcomer's variables for the group's rows, if it has the same rows and reads members only there.
+fn common_rows(
+    view: &View<'_>,
+    g: &Candidate,
+    clause: &Clause,
+    reads: &[(TensorId, Vec<Index>)],
+    pairs: bool,
+) -> Option<Vec<VarId>> {
+    let count = g.members[0].rows.len();
+    let mut rows: Vec<Option<VarId>> = vec![None; count];
+    let mut set = |r: usize, i: &Index| -> bool {
+        match i.as_var() {
+            Some(v) if clause.vars.contains(&v) => match rows[r] {
+                None => {
+                    rows[r] = Some(v);
+                    true
+                }
+                Some(old) => old == v,
+            },
+            _ => false,
+        }
+    };
+    let mut touched = false;
+    for (t, at) in reads {
+        if let Some(m) = g.members.iter().find(|m| m.tensor == *t) {
+            touched = true;
+            for (k, v) in m.clause.vars.iter().enumerate() {
+                if let Some(r) = m.rows.iter().position(|row| row == v)
+                    && !set(r, &at[k])
+                {
+                    return None;
+                }
+            }
+        }
+        if let Some((_, link)) = g.links.iter().find(|(u, _)| u == t) {
+            touched = true;
+            for (k, row) in link.iter().enumerate() {
+                if let Some(r) = row
+                    && !set(*r, &at[k])
+                {
+                    return None;
+                }
+            }
+        }
+    }
+    let rows: Vec<VarId> = rows.into_iter().collect::<Option<_>>()?;
+    if !touched || (1..rows.len()).any(|k| rows[..k].contains(&rows[k])) {
+        return None;
+    }
+    if pairs {
+        // Its own pair reads must not ask for other rows.
+        let own = pair_rows(view, clause, reads)?;
+        if own.iter().any(|v| !rows.contains(v)) {
+            return None;
+        }
+    }
+    Some(rows)
+}

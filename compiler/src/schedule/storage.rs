@@ -1,0 +1,179 @@
+//! Which definitions get memory and which are computed where they are read.
+//!
+//! A definition is *stored* (one kernel writes it, others read it) or *virtual* (every reader computes what it needs). The rules, with
+//! `evals` the number of times an element would be computed if it were virtual:
+//!
+//! * results, arguments of calls and definitions by several clauses are stored;
+//! * a *pair* tensor is virtual: a sum of products of two tensors that both depend on the data, larger than either of
+//!   them (scores of all pairs of tokens), and whatever is computed from such a tensor point by point. Storing one would cost memory that grows faster than
+//!   everything else; its readers recompute it in local memory;
+//! * a pointwise definition is virtual if computing it again costs no more than writing and reading it;
+//! * a reduction is virtual if its one reader is a pointwise definition that reads each element once (an epilogue), or
+//!   if its domain is tiny.
+
+use super::cost::{expr_cost, points};
+use crate::ir::{ArgRole, BinaryOp, Definition, Expr, Function, Index, Monoid, Node, Program, Stmt, TensorId};
+
+/// The storage decision for every tensor of a function.
+#[derive(Clone, Debug)]
+pub struct Storage {
+    /// Whether the tensor has memory.
+    pub stored: Vec<bool>,
+    /// Whether it is a pair tensor.
+    pub pair: Vec<bool>,
+}
+
+/// Decides for every tensor of the function.
+pub fn decide(program: &Program, function: &Function) -> Storage {
+    let n = function.tensors.len();
+    let data = data_dependent(function);
+    let mut forced = vec![false; n];
+    for r in &function.results {
+        forced[r.tensor.index()] = true;
+    }
+    for stmt in &function.body {
+        match stmt {
+            Stmt::Call(c) => c.args.iter().chain(&c.results).for_each(|t| forced[t.index()] = true),
+            Stmt::Components(c) => [c.mask, c.labels].iter().for_each(|t| forced[t.index()] = true),
+            Stmt::Define(d) => forced[d.tensor.index()] |= !is_plain(d),
+        }
+    }
+    let mut out = Storage { stored: vec![true; n], pair: vec![false; n] };
+    for stmt in &function.body {
+        let Stmt::Define(d) = stmt else { continue };
+        if forced[d.tensor.index()] {
+            continue;
+        }
+        let body = &d.clauses[0].body;
+        out.pair[d.tensor.index()] = match &*body.node {
+            Node::Reduce(_) => is_interaction(program, function, d, &data),
+            _ => {
+                let mut reads_pair = false;
+                body.visit_reads(&mut |t, _| reads_pair |= out.pair[t.index()]);
+                reads_pair
+            }
+        };
+    }
+
+    let mut evals = vec![0f64; n];
+    let mut readers = vec![0usize; n];
+    let mut epilogue_only = vec![true; n];
+    for stmt in function.body.iter().rev() {
+        let Stmt::Define(d) = stmt else { continue };
+        let t = d.tensor.index();
+        let size = program.shape(function, d.tensor).iter().product::<usize>() as f64;
+        let per_element = evals[t] / size.max(1.0);
+        out.stored[t] = forced[t]
+            || !(out.pair[t] || keeps_virtual(program, function, d, per_element, readers[t] == 1 && epilogue_only[t]));
+        let times = if out.stored[t] { 1.0 } else { per_element.max(1.0) };
+        for clause in &d.clauses {
+            let outer: f64 = clause.vars.iter().map(|&v| program.size(function.var(v).axis) as f64).product();
+            count_reads(program, function, &clause.body, outer * times, false, &mut |tensor, at, count, reduced| {
+                evals[tensor.index()] += count;
+                readers[tensor.index()] += 1;
+                let identity =
+                    at.len() == clause.vars.len() && at.iter().zip(&clause.vars).all(|(i, v)| i.as_var() == Some(*v));
+                epilogue_only[tensor.index()] &= identity && !reduced && !out.pair[t];
+            });
+        }
+    }
+    out
+}
+
+/// One clause that defines every element at its own variables.
+pub fn is_plain(d: &Definition) -> bool {
+    d.clauses.len() == 1
+        && d.clauses[0].at.iter().zip(&d.clauses[0].vars).all(|(i, v)| i.as_var() == Some(*v))
+        && d.clauses[0].at.len() == d.clauses[0].vars.len()
+}
+
+/// The tensors that depend on an input of the function, not only on parameters.
+fn data_dependent(function: &Function) -> Vec<bool> {
+    let mut data = vec![false; function.tensors.len()];
+    for a in &function.args {
+        data[a.tensor.index()] = !matches!(a.role, ArgRole::Param(_) | ArgRole::State(_) | ArgRole::Key);
+    }
+    for stmt in &function.body {
+        let any = stmt.reads().iter().any(|t| data[t.index()]);
+        stmt.defines().iter().for_each(|t| data[t.index()] = any);
+    }
+    data
+}
+
+/// A sum of products of two data-dependent tensors, neither of which has all of the result's variables, larger than both.
+fn is_interaction(program: &Program, function: &Function, d: &Definition, data: &[bool]) -> bool {
+    let clause = &d.clauses[0];
+    let Node::Reduce(r) = &*clause.body.node else { return false };
+    if r.op != Monoid::Sum {
+        return false;
+    }
+    let mut factors = Vec::new();
+    collect_factors(&r.body, &mut factors);
+    let size: usize = program.shape(function, d.tensor).iter().product();
+    let mut operands = 0;
+    let mut largest = 0;
+    for f in factors {
+        let mut tensors = Vec::new();
+        f.visit_reads(&mut |t, _| tensors.push(t));
+        if !tensors.iter().any(|t| data[t.index()]) || !r.vars.iter().any(|&v| f.uses(v)) {
+            continue;
+        }
+        if clause.vars.iter().all(|&v| f.uses(v)) {
+            return false;
+        }
+        operands += 1;
+        largest = largest.max(tensors.iter().map(|&t| program.shape(function, t).iter().product()).max().unwrap_or(0));
+    }
+    operands >= 2 && size > largest
+}
+
+fn collect_factors<'a>(e: &'a Expr, out: &mut Vec<&'a Expr>) {
+    match &*e.node {
+        Node::Binary(BinaryOp::Mul, a, b) => {
+            collect_factors(a, out);
+            collect_factors(b, out);
+        }
+        _ => out.push(e),
+    }
+}
+
+fn keeps_virtual(program: &Program, function: &Function, d: &Definition, evals: f64, epilogue: bool) -> bool {
+    let body = &d.clauses[0].body;
+    let cost = expr_cost(&program.axes, function, body);
+    match &*body.node {
+        Node::Reduce(r) => {
+            (epilogue && evals <= 1.0)
+                || (points(&program.axes, function, &r.vars) <= 4 && evals * cost <= cost + 2.0 * evals + 4.0)
+        }
+        _ => (evals - 1.0) * cost <= 2.0 * evals + 4.0,
+    }
+}
+
+/// Calls `f(tensor, indices, how often, under a reduction?)` for every read.
+fn count_reads(
+    program: &Program,
+    function: &Function,
+    e: &Expr,
+    times: f64,
+    reduced: bool,
+    f: &mut dyn FnMut(TensorId, &[Index], f64, bool),
+) {
+    match &*e.node {
+        Node::Reduce(r) => {
+            let inner = times * points(&program.axes, function, &r.vars) as f64;
+            r.guard.visit_reads(&mut |t, at| f(t, at, inner, true));
+            count_reads(program, function, &r.body, inner, true, f);
+        }
+        Node::Read { tensor, at, .. } => {
+            f(*tensor, at, times, reduced);
+            at.iter().for_each(|i| i.visit_reads(&mut |t, at| f(t, at, times, true)));
+        }
+        Node::Index(i) => i.visit_reads(&mut |t, at| f(t, at, times, true)),
+        Node::Random { at, .. } => at.visit_reads(&mut |t, at| f(t, at, times, true)),
+        Node::Select(p, ..) | Node::Test(p) => p.visit_reads(&mut |t, at| f(t, at, times, true)),
+        _ => {}
+    }
+    if !matches!(&*e.node, Node::Reduce(_)) {
+        e.for_each_child(&mut |c| count_reads(program, function, c, times, reduced, f));
+    }
+}

@@ -1,0 +1,210 @@
+//! Schedules against formulas, through the loop evaluator.
+
+use super::*;
+use crate::ir::{BinaryOp, Monoid, Pred, UnaryOp};
+use crate::loops::eval::{BufferData, run};
+
+/// A program of one function under construction.
+struct Make {
+    program: Program,
+    f: Function,
+}
+
+impl Make {
+    fn new() -> Make {
+        let f = Function {
+            name: "main".into(),
+            tensors: vec![],
+            vars: vec![],
+            args: vec![],
+            body: vec![],
+            results: vec![],
+        };
+        Make { program: Program { axes: vec![], functions: vec![], entry: crate::ir::FuncId(0) }, f }
+    }
+    fn dims(&mut self, shape: &[usize]) -> Vec<crate::ir::AxisId> {
+        shape.iter().map(|&n| self.program.atom(&format!("A{n}"), n)).collect()
+    }
+    fn input(&mut self, name: &str, shape: &[usize]) -> TensorId {
+        let dims = self.dims(shape);
+        let t = self.f.new_tensor(name, Elem::F32, dims, None);
+        self.f.args.push(crate::ir::Arg { tensor: t, role: ArgRole::Input(name.into()) });
+        t
+    }
+    fn param(&mut self, name: &str, shape: &[usize]) -> TensorId {
+        let t = self.input(name, shape);
+        self.f.args.last_mut().unwrap().role = ArgRole::Param(name.into());
+        t
+    }
+    fn var(&mut self, n: usize) -> VarId {
+        let a = self.program.atom(&format!("A{n}"), n);
+        self.f.new_var("v", a)
+    }
+    fn def(&mut self, name: &str, vars: &[VarId], body: Expr) -> TensorId {
+        let dims = vars.iter().map(|&v| self.f.var(v).axis).collect();
+        let t = self.f.new_tensor(name, body.elem, dims, None);
+        let at = vars.iter().map(|&v| v.into()).collect();
+        let clause = Clause { vars: vars.to_vec(), at, body };
+        self.f.body.push(Stmt::Define(Definition { tensor: t, clauses: vec![clause], keep: Keep::Auto }));
+        t
+    }
+    fn result(&mut self, t: TensorId) {
+        let name = self.f.tensor(t).name.clone();
+        self.f.results.push(crate::ir::FnResult { tensor: t, role: ResultRole::Output(name) });
+    }
+    fn graph(mut self, facts: &Facts) -> KernelGraph {
+        self.program.functions.push(self.f);
+        schedule(&self.program, facts)
+    }
+}
+
+fn rd(t: TensorId, at: &[VarId]) -> Expr {
+    Expr::read(Elem::F32, t, at.iter().map(|&v| v.into()).collect())
+}
+
+fn facts(lanes: usize) -> Facts {
+    Facts { lanes, units: 2, local_bytes: 49152, registers: 28 }
+}
+
+fn fill(n: usize, seed: u32) -> Vec<f32> {
+    (0..n).map(|i| crate::ir::expr::random(seed, 1, 2, i as u32) * 2.0 - 1.0).collect()
+}
+
+/// Runs a graph on inputs by name and gives the results by name.
+fn execute(g: &KernelGraph, inputs: &[(&str, Vec<f32>)]) -> HashMap<String, Vec<f32>> {
+    let mut data: Vec<BufferData> = g
+        .buffers
+        .iter()
+        .map(|b| match inputs.iter().find(|(n, _)| *n == b.name && matches!(b.role, BufferRole::Arg(_))) {
+            Some((_, v)) => BufferData::F32(v.clone()),
+            None => BufferData::zeros(b.elem, b.shape.iter().product()),
+        })
+        .collect();
+    for l in &g.launches {
+        let k = &g.kernels[l.kernel];
+        crate::loops::verify::verify(k).unwrap_or_else(|e| panic!("{e}\n{k}"));
+        let mut args: Vec<BufferData> = l.buffers.iter().map(|&b| data[b].clone()).collect();
+        run(k, &mut args).unwrap_or_else(|e| panic!("{e}\n{k}"));
+        for (&b, d) in l.buffers.iter().zip(args) {
+            data[b] = d;
+        }
+    }
+    g.buffers
+        .iter()
+        .zip(data)
+        .filter(|(b, _)| matches!(b.role, BufferRole::Result(_)))
+        .map(|(b, d)| (b.name.clone(), d.as_f32().expect("f32").to_vec()))
+        .collect()
+}
+
+fn close(a: &[f32], b: &[f32]) {
+    assert_eq!(a.len(), b.len());
+    for (i, (x, y)) in a.iter().zip(b).enumerate() {
+        assert!((x - y).abs() < 1e-4 * (1.0 + y.abs()), "element {i}: {x} and {y}");
+    }
+}
+
+#[test]
+fn matrix_product_with_bias() {
+    for (n, c, o, lanes) in [(1, 1, 1, 16), (7, 5, 10, 16), (50, 33, 40, 16), (13, 8, 3, 4), (64, 64, 64, 16)] {
+        let mut m = Make::new();
+        let (x, w, b) = (m.input("x", &[n, c]), m.param("w", &[o, c]), m.param("b", &[o]));
+        let (i, j, k) = (m.var(n), m.var(o), m.var(c));
+        let sum = Expr::sum(vec![k], Pred::True, Expr::mul(rd(x, &[i, k]), rd(w, &[j, k])));
+        let acc = m.def("acc", &[i, j], sum);
+        let y = m.def("y", &[i, j], Expr::add(rd(acc, &[i, j]), rd(b, &[j])));
+        m.result(y);
+        let g = m.graph(&facts(lanes));
+        let (xs, ws, bs) = (fill(n * c, 1), fill(o * c, 2), fill(o, 3));
+        let out = execute(&g, &[("x", xs.clone()), ("w", ws.clone()), ("b", bs.clone())]);
+        let want: Vec<f32> = (0..n * o)
+            .map(|p| bs[p % o] + (0..c).map(|k| xs[p / o * c + k] * ws[p % o * c + k]).sum::<f32>())
+            .collect();
+        close(&out["y"], &want);
+    }
+}
+
+fn attention(m: &mut Make, b: usize, n: (usize, usize), h: usize, d: usize) -> (TensorId, TensorId) {
+    let shape = [b, n.0, n.1, h, d];
+    let (q, k, v) = (m.input("q", &shape), m.input("k", &shape), m.input("v", &shape));
+    let new = |m: &mut Make| (m.var(b), m.var(h), m.var(n.0), m.var(n.1), m.var(n.0), m.var(n.1));
+    let (vb, vh, iy, ix, jy, jx) = new(m);
+    let vd = m.var(d);
+    let dot = Expr::mul(rd(q, &[vb, iy, ix, vh, vd]), rd(k, &[vb, jy, jx, vh, vd]));
+    let dot = m.def("dot", &[vb, vh, iy, ix, jy, jx], Expr::sum(vec![vd], Pred::True, dot));
+    let scaled = Expr::mul(rd(dot, &[vb, vh, iy, ix, jy, jx]), Expr::constant(Elem::F32, 1.0 / (d as f64).sqrt()));
+    let s = m.def("score", &[vb, vh, iy, ix, jy, jx], scaled);
+    let at = [vb, vh, iy, ix, jy, jx];
+    let max = m.def("max", &at[..4], Expr::reduce(Monoid::Max, vec![jy, jx], Pred::True, rd(s, &at)));
+    let e = Expr::unary(UnaryOp::Exp, Expr::sub(rd(s, &at), rd(max, &at[..4])));
+    let e = m.def("e", &at, e);
+    let l = m.def("l", &at[..4], Expr::sum(vec![jy, jx], Pred::True, rd(e, &at)));
+    let p = m.def("p", &at, Expr::div(rd(e, &at), rd(l, &at[..4])));
+    let body = Expr::mul(rd(p, &at), rd(v, &[vb, jy, jx, vh, vd]));
+    let y = m.def("y", &[vb, iy, ix, vh, vd], Expr::sum(vec![jy, jx], Pred::True, body));
+    (y, p)
+}
+
+#[test]
+fn attention_is_one_kernel_without_a_pair_tensor() {
+    for (b, n, h, d, lanes) in
+        [(2, (5, 5), 3, 4, 16), (1, (4, 7), 2, 3, 8), (2, (1, 3), 1, 2, 4), (1, (7, 7), 2, 8, 16)]
+    {
+        let mut m = Make::new();
+        let (y, _) = attention(&mut m, b, n, h, d);
+        m.result(y);
+        let g = m.graph(&facts(lanes));
+        let t = n.0 * n.1;
+        let len = b * t * h * d;
+        let (q, k, v) = (fill(len, 1), fill(len, 2), fill(len, 3));
+        let out = execute(&g, &[("q", q.clone()), ("k", k.clone()), ("v", v.clone())]);
+        let at = |b: usize, i: usize, hh: usize, dd: usize| ((b * t + i) * h + hh) * d + dd;
+        let mut want = vec![0f32; len];
+        for bb in 0..b {
+            for hh in 0..h {
+                for i in 0..t {
+                    let s: Vec<f32> = (0..t)
+                        .map(|j| {
+                            (0..d).map(|x| q[at(bb, i, hh, x)] * k[at(bb, j, hh, x)]).sum::<f32>() / (d as f32).sqrt()
+                        })
+                        .collect();
+                    let z: f32 = s.iter().map(|x| x.exp()).sum();
+                    for x in 0..d {
+                        want[at(bb, i, hh, x)] = (0..t).map(|j| s[j].exp() / z * v[at(bb, j, hh, x)]).sum();
+                    }
+                }
+            }
+        }
+        close(&out["y"], &want);
+        if t * t > t * d * 2 {
+            assert_eq!(g.launches.len(), 1, "{:?}", g.launches);
+            let widest = g.buffers.iter().map(|b| b.shape.iter().product::<usize>()).max();
+            assert_eq!(widest, Some(len));
+        }
+    }
+}
+
+#[test]
+fn normalisation_is_one_kernel() {
+    let (n, c) = (19, 13);
+    let mut m = Make::new();
+    let x = m.input("x", &[n, c]);
+    let (i, k) = (m.var(n), m.var(c));
+    let mean = m.def("sum", &[i], Expr::sum(vec![k], Pred::True, rd(x, &[i, k])));
+    let centred = Expr::sub(rd(x, &[i, k]), Expr::div(rd(mean, &[i]), Expr::constant(Elem::F32, c as f64)));
+    let var = m.def("var", &[i], Expr::sum(vec![k], Pred::True, Expr::mul(centred.clone(), centred.clone())));
+    let y = m.def("y", &[i, k], Expr::binary(BinaryOp::Div, centred, Expr::unary(UnaryOp::Sqrt, rd(var, &[i]))));
+    m.result(y);
+    let g = m.graph(&facts(8));
+    let xs = fill(n * c, 5);
+    let out = execute(&g, &[("x", xs.clone())]);
+    let mut want = vec![];
+    for i in 0..n {
+        let row = &xs[i * c..][..c];
+        let mean = row.iter().sum::<f32>() / c as f32;
+        let var: f32 = row.iter().map(|x| (x - mean) * (x - mean)).sum();
+        want.extend(row.iter().map(|x| (x - mean) / var.sqrt()));
+    }
+    close(&out["y"], &want);
+    assert_eq!(g.launches.len(), 1);
+}

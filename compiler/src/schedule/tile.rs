@@ -1,0 +1,404 @@
+//! The schedule of one definition by itself: register tiles.
+//!
+//! One variable of the result runs along the lanes, in up to four vectors; for a contraction a second one is unrolled, so that what is loaded for
+//! one point serves the others. Both are chosen by what the reads of the inner loop cost: a read that all lanes share is a broadcast, neighbouring elements
+//! are one load, anything else is a load a lane. A tensor that is read across its rows is copied once with its dimensions permuted, if that is cheap beside the work.
+//! Sizes that are no multiple of a tile are covered by tiles that overlap: what is computed twice is stored twice with the same bits.
+
+use super::cost::expr_cost;
+use super::emit::Scope;
+use super::expand::View;
+use super::{Facts, Planner};
+use crate::ir::index::Sizes;
+use crate::ir::{BinaryOp, Bounds, Clause, Definition, Expr, Index, Keep, Node, Pred, TensorId, VarId};
+use crate::loops::Kernel;
+use std::collections::HashMap;
+
+/// A read in the body, with how often it happens for a point of the result.
+struct Load {
+    tensor: TensorId,
+    at: Vec<Index>,
+    address: Index,
+    weight: f64,
+    guarded: bool,
+}
+
+/// The shape of a tile.
+struct Tile {
+    /// The result's variables that run along the lanes, flattened row-major.
+    lane: Vec<VarId>,
+    /// Lanes of a vector.
+    width: usize,
+    /// Vectors along the lane variables.
+    vectors: usize,
+    /// The unrolled variable and how far.
+    unrolled: Option<(VarId, usize)>,
+}
+
+/// The kernel of one clause of a definition.
+pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, site: &str) {
+    let facts = planner.facts.clone();
+    let body = planner.view.expand(&clause.body, &mut |_, _, _| None);
+    let reads = loads(&planner.view, &body);
+    let work = expr_cost_of(&planner.view, &body) * planner.view_points(&clause.vars) as f64;
+    let lane = choose_lane(&planner.view, &facts, tensor, clause, &reads, work);
+    let body = match lane {
+        Some(v) => relayout(planner, &body, v, &reads, work, site),
+        None => body,
+    };
+    let reads = loads(&planner.view, &body);
+    let tile = shape(&mut planner.view, &facts, clause, lane, &reads, &body);
+    let (kernel, tensors) = emit(&mut planner.view, &facts, tensor, clause, &body, &tile);
+    planner.launch(kernel, tensors, site);
+}
+
+fn expr_cost_of(view: &View<'_>, body: &Expr) -> f64 {
+    expr_cost(&view.axes, &view.function, body)
+}
+
+/// All reads, weighted by the reductions around them relative to the largest.
+fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
+    fn walk(view: &View<'_>, e: &Expr, times: f64, guarded: bool, out: &mut Vec<Load>) {
+        let mut add = |tensor: TensorId, at: &[Index], guarded: bool| {
+            let shape = view.shape(tensor);
+            let address = at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
+            out.push(Load { tensor, at: at.to_vec(), address, weight: times, guarded });
+        };
+        match &*e.node {
+            Node::Read { tensor, at, bounds } => add(*tensor, at, guarded || *bounds == Bounds::Zero),
+            Node::Reduce(r) => {
+                let n: i64 = r.vars.iter().map(|&v| view.size_of(v)).product();
+                return walk(view, &r.body, times * n as f64, guarded || r.guard != Pred::True, out);
+            }
+            Node::Select(_, a, b) => {
+                walk(view, a, times, true, out);
+                return walk(view, b, times, true, out);
+            }
+            _ => {}
+        }
+        e.for_each_child(&mut |c| walk(view, c, times, guarded, out));
+    }
+    let mut out = Vec::new();
+    walk(view, body, 1.0, false, &mut out);
+    out
+}
+
+/// What a read costs when `v` runs along the lanes; `None` if a permuted copy would make it one load.
+fn lane_cost(load: &Load, v: VarId) -> (f64, bool) {
+    let direct = load.address.coefficient(v);
+    let nested =
+        load.address.terms.iter().any(|(a, _)| !matches!(a, crate::ir::Atom::Var(_)) && Index::atom(a.clone()).uses(v));
+    match (direct, nested) {
+        (0, false) => (0.3, false),
+        (1, false) if !load.guarded => (1.0, false),
+        _ => {
+            // One dimension is the variable itself: a copy with that dimension last helps.
+            let bare = load.at.iter().filter(|i| i.uses(v)).count() == 1
+                && load.at.iter().any(|i| i.as_var() == Some(v))
+                && !load.guarded;
+            (10.0, bare)
+        }
+    }
+}
+
+/// Whether a permuted copy of the read tensor is small beside the work.
+fn copy_pays(view: &View<'_>, load: &Load, work: f64) -> bool {
+    let size = view.shape(load.tensor).iter().product::<usize>() as f64;
+    load.weight >= 8.0 && size * 16.0 <= work
+}
+
+fn choose_lane(
+    view: &View<'_>,
+    facts: &Facts,
+    tensor: TensorId,
+    clause: &Clause,
+    loads: &[Load],
+    work: f64,
+) -> Option<VarId> {
+    let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
+    let shape = view.shape(tensor);
+    let address = clause.at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
+    let mut best: Option<(f64, VarId)> = None;
+    for &v in clause.vars.iter().rev() {
+        let size = view.size_of(v) as usize;
+        if size == 1 {
+            continue;
+        }
+        let store = if address.coefficient(v) == 1 { 1.0 } else { 8.0 };
+        let mut cost = store / heaviest;
+        for l in loads {
+            let (c, copyable) = lane_cost(l, v);
+            let c = if copyable && copy_pays(view, l, work) { 1.2 } else { c };
+            cost += c * l.weight / heaviest;
+        }
+        // Flattening makes short innermost dimensions long enough.
+        let run: usize = if Some(&v) == clause.vars.last() {
+            clause.vars.iter().map(|&v| view.size_of(v) as usize).product()
+        } else {
+            size
+        };
+        let used = pow2(run.min(facts.lanes)).max(1);
+        let cost = cost * facts.lanes as f64 / used as f64;
+        if best.is_none_or(|(c, _)| cost < c * 0.999) {
+            best = Some((cost, v));
+        }
+    }
+    best.map(|(_, v)| v)
+}
+
+/// Replaces reads that the lanes take apart by reads of permuted copies, where that pays.
+fn relayout(planner: &mut Planner<'_>, body: &Expr, lane: VarId, loads: &[Load], work: f64, site: &str) -> Expr {
+    let mut chosen: Vec<(TensorId, usize)> = Vec::new();
+    for l in loads {
+        let (_, copyable) = lane_cost(l, lane);
+        if !copyable || !copy_pays(&planner.view, l, work) {
+            continue;
+        }
+        let dim = l.at.iter().position(|i| i.as_var() == Some(lane)).expect("a copyable read has the variable bare");
+        if !chosen.contains(&(l.tensor, dim)) {
+            chosen.push((l.tensor, dim));
+        }
+    }
+    let mut copies = HashMap::new();
+    for (tensor, dim) in chosen {
+        copies.insert((tensor, dim), planner.permuted(tensor, dim, site));
+    }
+    if copies.is_empty() {
+        return body.clone();
+    }
+    body.map_reads(&mut |e, tensor, at| {
+        let dim = at.iter().position(|i| i.as_var() == Some(lane))?;
+        let copy = *copies.get(&(tensor, dim))?;
+        let mut at = at.to_vec();
+        let last = at.remove(dim);
+        at.push(last);
+        let Node::Read { bounds, .. } = &*e.node else { return None };
+        Some(Expr::new(e.elem, Node::Read { tensor: copy, at, bounds: *bounds }))
+    })
+}
+
+/// The definition of a copy with one dimension moved to the end.
+pub fn permutation(view: &mut View<'_>, tensor: TensorId, dim: usize) -> Definition {
+    let source = view.function.tensor(tensor).clone();
+    let mut dims = source.dims.clone();
+    let moved = dims.remove(dim);
+    dims.push(moved);
+    let copy = view.function.new_tensor(format!("{}.permuted", source.name), source.elem, dims.clone(), source.span);
+    let vars: Vec<VarId> = dims.iter().enumerate().map(|(n, &d)| view.function.new_var(format!("p{n}"), d)).collect();
+    let at: Vec<Index> = vars.iter().map(|&v| v.into()).collect();
+    let mut from = at.clone();
+    let last = from.pop().expect("a permuted tensor has dimensions");
+    from.insert(dim, last);
+    let body = Expr::read(source.elem, tensor, from);
+    Definition { tensor: copy, clauses: vec![Clause { vars, at, body }], keep: Keep::Auto }
+}
+
+fn pow2(n: usize) -> usize {
+    if n == 0 { 1 } else { 1 << n.ilog2() }
+}
+
+fn shape(
+    view: &mut View<'_>,
+    facts: &Facts,
+    clause: &Clause,
+    lane: Option<VarId>,
+    loads: &[Load],
+    body: &Expr,
+) -> Tile {
+    let Some(lane) = lane else { return Tile { lane: Vec::new(), width: 1, vectors: 1, unrolled: None } };
+    // Flatten with the variables before it until a vector is full.
+    let mut group = vec![lane];
+    let mut size = view.size_of(lane) as usize;
+    let mut p = clause.vars.iter().position(|&v| v == lane).expect("the lane variable is one of the clause's");
+    while size < facts.lanes && p > 0 {
+        p -= 1;
+        group.insert(0, clause.vars[p]);
+        size *= view.size_of(clause.vars[p]) as usize;
+    }
+    let width = pow2(size.min(facts.lanes));
+    let heavy = loads.iter().map(|l| l.weight).fold(1.0, f64::max) >= 4.0;
+    let contraction = heavy && contains_reduce(body);
+    // The unrolled variable: the one that most of the inner loop's reads do not depend on.
+    let mut unrolled: Option<(f64, VarId)> = None;
+    if contraction {
+        for &v in clause.vars.iter().filter(|v| !group.contains(v)) {
+            if view.size_of(v) < 2 {
+                continue;
+            }
+            let shared: f64 =
+                loads.iter().filter(|l| l.weight >= 4.0 && !l.at.iter().any(|i| i.uses(v))).map(|l| l.weight).sum();
+            let lane_shared: bool = loads.iter().any(|l| {
+                l.weight >= 4.0
+                    && !l.at.iter().any(|i| i.uses(v))
+                    && group.iter().any(|&g| l.at.iter().any(|i| i.uses(g)))
+            });
+            let score = shared + if lane_shared { shared } else { 0.0 } + view.size_of(v) as f64 * 1e-6;
+            if shared > 0.0 && unrolled.is_none_or(|(s, _)| score > s) {
+                unrolled = Some((score, v));
+            }
+        }
+    }
+    let most = size / width;
+    let unroll_size = unrolled.map_or(1, |(_, v)| view.size_of(v) as usize);
+    let mut best = (f64::INFINITY, 1, 1);
+    for vectors in 1..=most.min(4) {
+        for unroll in 1..=unroll_size.min(if contraction { 14 } else { 1 }) {
+            let registers = unroll * vectors + vectors + 1;
+            if registers > facts.registers.max(6) || (!contraction && vectors > 4) {
+                continue;
+            }
+            // Work done (with overlap) and loads issued, for every useful vector of results.
+            let covered = (size.div_ceil(width * vectors) * width * vectors) as f64 / size as f64;
+            let covered = covered * (unroll_size.div_ceil(unroll) * unroll) as f64 / unroll_size as f64;
+            let traffic = (unroll + vectors) as f64 / (unroll * vectors) as f64;
+            // Four independent chains hide the latency of a multiply-add.
+            let chains = (4.0 / (unroll * vectors) as f64).max(1.0);
+            let cost = covered * (1.0 + 0.6 * traffic) * if contraction { chains } else { 1.0 };
+            if cost < best.0 - 1e-9 {
+                best = (cost, vectors, unroll);
+            }
+        }
+    }
+    let (_, vectors, unroll) = best;
+    Tile { lane: group, width, vectors, unrolled: unrolled.filter(|_| unroll > 1).map(|(_, v)| (v, unroll)) }
+}
+
+fn contains_reduce(e: &Expr) -> bool {
+    let mut found = matches!(&*e.node, Node::Reduce(_));
+    e.for_each_child(&mut |c| found |= contains_reduce(c));
+    found
+}
+
+fn emit(
+    view: &mut View<'_>,
+    facts: &Facts,
+    tensor: TensorId,
+    clause: &Clause,
+    body: &Expr,
+    tile: &Tile,
+) -> (Kernel, Vec<TensorId>) {
+    let lane_size: usize = tile.lane.iter().map(|&v| view.size_of(v) as usize).product();
+    let span = tile.width * tile.vectors;
+    let lane = (!tile.lane.is_empty()).then(|| view.var("lane", lane_size - (tile.vectors - 1) * tile.width));
+    view.aligned_lane = lane.filter(|_| lane_size % span == 0);
+    let unrolled = tile.unrolled.map(|(v, n)| (v, n, view.var("tile", view.size_of(v) as usize - n + 1)));
+
+    // What the result's variables are at vector `m` and unrolled step `n`.
+    let place = |view: &View<'_>, m: usize, n: usize| -> HashMap<VarId, Index> {
+        let mut map = HashMap::new();
+        if let Some(lane) = lane {
+            let flat = Index::from(lane).plus((m * tile.width) as i64);
+            let mut below = 1i64;
+            for (k, &v) in tile.lane.iter().enumerate().rev() {
+                let size = view.size_of(v);
+                let q = flat.div(below, view);
+                map.insert(v, if k == 0 { q } else { q.modulo(size, view) });
+                below *= size;
+            }
+        }
+        if let Some((v, _, base)) = unrolled {
+            map.insert(v, Index::from(base).plus(n as i64));
+        }
+        map
+    };
+    let steps = unrolled.map_or(1, |(_, n, _)| n);
+    let mut points = Vec::new();
+    for n in 0..steps {
+        for m in 0..tile.vectors {
+            let map = place(view, m, n);
+            let f = |v: VarId| map.get(&v).cloned();
+            points.push((body.subst_vars(&f, view), clause.at.iter().map(|i| i.subst(&f, view)).collect::<Vec<_>>()));
+        }
+    }
+
+    // Items run over the tiles and the other variables; short ones take a loop over some of those.
+    let mut outer: Vec<VarId> = clause
+        .vars
+        .iter()
+        .copied()
+        .filter(|v| !tile.lane.contains(v) && unrolled.is_none_or(|(u, ..)| u != *v))
+        .collect();
+    let lane_tiles = lane_size.div_ceil(span);
+    let unroll_tiles = unrolled.map_or(1, |(v, n, _)| (view.size_of(v) as usize).div_ceil(n));
+    let mut items: usize =
+        outer.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * lane_tiles * unroll_tiles;
+    let mut cost = expr_cost_of(view, body) * points.len() as f64;
+    let mut serial = Vec::new();
+    while cost < 512.0
+        && let Some(&v) = outer.last()
+    {
+        let size = view.size_of(v) as usize;
+        if items / size < facts.units * 8 {
+            break;
+        }
+        items /= size;
+        cost *= size as f64;
+        serial.insert(0, v);
+        outer.pop();
+    }
+
+    let name = view.name(tensor);
+    let view = &*view;
+    let mut s = Scope::new(name, view, tile.width as u8);
+    s.lane_var = lane;
+    s.kernel.items = items as u32;
+    let item = s.item();
+    let mut rest = item;
+    if let Some((v, n, base)) = unrolled {
+        let (tile_index, left) = s.split_item(rest, unroll_tiles);
+        rest = left;
+        let start = s.tile_start(tile_index, n, view.size_of(v) as usize);
+        s.bind(base, start);
+    }
+    for &v in outer.iter().rev() {
+        let (value, left) = s.split_item(rest, view.size_of(v) as usize);
+        rest = left;
+        s.bind(v, value);
+    }
+    if let Some(lane) = lane {
+        let start = s.tile_start(rest, span, lane_size);
+        s.bind(lane, start);
+    }
+    let bodies: Vec<Expr> = points.iter().map(|(b, _)| b.clone()).collect();
+    s.loops(&serial, &mut |s| {
+        let values = s.eval_many(&bodies);
+        for (value, (_, at)) in values.into_iter().zip(&points) {
+            s.store(tensor, at, value);
+        }
+    });
+    s.finish()
+}
+
+impl Scope<'_> {
+    /// The work item.
+    pub fn item(&mut self) -> crate::loops::ValueId {
+        self.op(crate::loops::Op::Item, super::emit::I32)
+    }
+    /// Remainder and quotient by a known size.
+    pub fn split_item(
+        &mut self,
+        rest: crate::loops::ValueId,
+        size: usize,
+    ) -> (crate::loops::ValueId, crate::loops::ValueId) {
+        if size == 1 {
+            return (self.int(0), rest);
+        }
+        let n = self.int(size as i64);
+        let part = self.op(crate::loops::Op::Rem(rest, n), super::emit::I32);
+        let left = self.int_op(BinaryOp::Div, rest, n);
+        (part, left)
+    }
+    /// Where a tile of `span` starts, the last one shifted back into `0..size`.
+    pub fn tile_start(&mut self, tile: crate::loops::ValueId, span: usize, size: usize) -> crate::loops::ValueId {
+        if span == size {
+            return self.int(0);
+        }
+        let n = self.int(span as i64);
+        let start = self.int_op(BinaryOp::Mul, tile, n);
+        if size % span == 0 {
+            return start;
+        }
+        let last = self.int((size - span) as i64);
+        self.int_op(BinaryOp::Min, start, last)
+    }
+}
