@@ -36,11 +36,42 @@ pub(super) fn explain(file: u32, text: &str, scan: &Scan, error: &Error<Rule>) -
     };
     let index = scan.tokens.partition_point(|token| token.end <= at);
     let found = (index < scan.tokens.len()).then_some(index);
-    let failure = Failure { file, text, scan, found, expected: positives };
+    let mut failure = Failure { file, text, scan, found, expected: positives };
+    failure.step_back();
     (failure.diagnostic(), failure.blame())
 }
 
 impl Failure<'_> {
+    /// Moves to where the reader will see the problem.
+    ///
+    /// A statement may start anywhere, so what wrongly follows an expression on its line is first taken for a left side
+    /// (`total(j) x[j]`) or, before an item, for an operand (`x +` above `recipe r`); the grammar stops one step later.
+    fn step_back(&mut self) {
+        let Some(before) = self.before() else { return };
+        if self.scan.starts_item(self.text, before) {
+            self.found = Some(before);
+            self.expected = &[Rule::expr];
+        } else if self.expects(&[Rule::eq])
+            && let Some(start) = self.left_side(before)
+            && start > 0
+            && self.same_line(start - 1, start)
+            && matches!(self.word(start - 1), ")" | "]")
+                | !matches!(self.scan.tokens[start - 1].kind, TokenKind::Sign) & !is_keyword(self.word(start - 1))
+        {
+            self.found = Some(start);
+            self.expected = &[Rule::infix, Rule::define];
+        }
+    }
+
+    /// Where the left side that ends with this token starts.
+    fn left_side(&self, end: usize) -> Option<usize> {
+        match self.word(end) {
+            ")" => self.opening(end),
+            "]" => self.opening(end)?.checked_sub(1),
+            _ => (self.scan.tokens[end].kind == TokenKind::Word).then_some(end),
+        }
+    }
+
     fn word(&self, index: usize) -> &str {
         let token = self.scan.tokens[index];
         &self.text[token.start..token.end]
@@ -80,7 +111,13 @@ impl Failure<'_> {
     }
 
     fn same_line(&self, first: usize, second: usize) -> bool {
-        !self.text[self.scan.tokens[first].end..self.scan.tokens[second].start].contains('\n')
+        let (first, second) = (self.scan.tokens[first], self.scan.tokens[second]);
+        !self.text[first.start..second.start].contains('\n')
+    }
+
+    /// Whether one of these words stands before this token on its line.
+    fn line_has(&self, index: usize, words: &[&str]) -> bool {
+        (0..=index).rev().take_while(|&at| self.same_line(at, index)).any(|at| words.contains(&self.word(at)))
     }
 
     /// The first word of the line that this token is on.
@@ -258,7 +295,7 @@ impl Failure<'_> {
                     .help("statements go into the body of `forward`"),
             );
         }
-        if self.word(before) == "=" && self.expects(&[Rule::submodule, Rule::constructor]) {
+        if self.word(before) == "=" && self.expects(&[Rule::name, Rule::constructor]) && !self.expects_operand() {
             return Some(
                 Diagnostic::error("E0001", "a declaration without `let` makes a submodule")
                     .primary(self.span(found), "expected a module and its arguments, such as `Linear(C, C)`")
@@ -303,7 +340,9 @@ impl Failure<'_> {
 
     fn help(&self) -> Option<String> {
         let found = self.found.map(|found| self.word(found)).unwrap_or("");
-        let help = if self.expects(&[Rule::module, Rule::import, Rule::recipe]) {
+        let item = self.expected.iter().any(|&rule| describe(rule) == "an item");
+        let declared = self.before().is_some_and(|before| self.line_has(before, &["param", "state"]));
+        let help = if item {
             "at the top of a file stand imports, modules (`module`, `model`, `loss`, `optimizer`), `fn`s and recipes"
         } else if self.expects(&[Rule::dims]) && self.expects(&[Rule::kw_param, Rule::kw_state]) {
             "a parameter is declared as `w: param[C, 1] = zeros`, a state as `m: state[C] = zeros`"
@@ -317,6 +356,8 @@ impl Failure<'_> {
             "parameters stand in brackets after the name, also when there are none: `module Name() { ... }`"
         } else if self.expects(&[Rule::range]) {
             "a loop is written `for m in 0..depth { ... }`"
+        } else if self.expects(&[Rule::eq]) && declared {
+            "parameters and states have an initial value: `w: param[C] = zeros`"
         } else if self.expects(&[Rule::eq]) && found == ":" {
             "in `forward` a definition is written `name[i, j] = ...`; parameters are declared before `forward`"
         } else {
@@ -336,7 +377,7 @@ impl Failure<'_> {
         }
         if words.contains(&"an expression") {
             // Whatever begins an expression is covered by the word.
-            words.retain(|word| !matches!(*word, "a name" | "`[`" | "`(`" | "`-`"));
+            words.retain(|word| !matches!(*word, "a name" | "a string" | "`[`" | "`(`" | "`-`"));
         }
         if words.len() > 1 {
             // Every expression may be continued; say so only if nothing else could follow.

@@ -37,6 +37,17 @@ fn chunk_start(text: &str, scan: &Scan, blamed: usize) -> (usize, bool) {
         if scan.starts_item(text, index) {
             open.truncate(1);
         }
+        // As at a chunk's end, an open round or square bracket does not reach past a line that starts like a statement.
+        while open.last().is_some_and(|(brace, _)| !brace) && token.kind == TokenKind::Word {
+            let outer = open.iter().rev().find_map(|(brace, start)| brace.then_some(*start).flatten());
+            let dedented = outer.is_some_and(|start| {
+                starts_line(text, token.start) && column(text, token.start) <= column(text, scan.tokens[start].start)
+            });
+            if !dedented {
+                break;
+            }
+            open.pop();
+        }
         let outermost = open.len() == 1;
         if let Some((true, start)) = open.last_mut()
             && starts_chunk(text, scan, index, outermost)
@@ -145,10 +156,9 @@ fn starts_chunk(text: &str, scan: &Scan, index: usize, outermost: bool) -> bool 
             | "in"
             | "where"
             | "return"
-            | "x"
             | "..",
     );
-    let cannot_start = matches!(written, "or" | "and" | "div" | "then" | "else" | "in" | "where" | "x");
+    let cannot_start = matches!(written, "or" | "and" | "div" | "then" | "else" | "in" | "where");
     let starts = scan.tokens[index].kind == TokenKind::Word && !cannot_start || written == "(";
     starts && (before == "}" || (starts_line(text, scan.tokens[index].start) && !continues))
 }

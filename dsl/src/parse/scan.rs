@@ -236,6 +236,8 @@ impl Scan {
         let mut ifs = 0;
         let mut depth = 0;
         let mut found = None;
+        // The first block that ends with less indentation than it began: where a brace is missing, most likely.
+        let mut dedented = None;
         for (index, &token) in self.tokens.iter().enumerate() {
             let span = Span { file, start: token.start as u32, end: token.end as u32 };
             let written = &text[token.start..token.end];
@@ -263,6 +265,11 @@ impl Scan {
                         found = Some(Problem { diagnostic, at: opening.start });
                         break;
                     }
+                    if written == "}" && dedented.is_none() && starts_line(text, token.start) {
+                        if indentation(text, token.start) < indentation(text, opening.start) {
+                            dedented = Some((opening, span));
+                        }
+                    }
                     depth -= 1 + outer_ifs;
                     ifs = if written == "}" { 0 } else { outer_ifs };
                 }
@@ -283,7 +290,12 @@ impl Scan {
             && let Some(&(opening, _)) = open.last()
         {
             let sign = &text[opening.start..opening.end];
-            let diagnostic = unclosed(file, opening, sign);
+            let diagnostic = match dedented.filter(|(inner, _)| sign == "{" && inner.start > opening.start) {
+                Some((inner, close)) => {
+                    unclosed(file, inner, sign).secondary(close, "by its indentation this closes something further out")
+                }
+                None => unclosed(file, opening, sign),
+            };
             found = Some(Problem { diagnostic, at: opening.start });
         }
         self.problem = found;
@@ -335,6 +347,12 @@ pub(crate) fn closing(sign: &str) -> &'static str {
 /// Whether only blanks stand before this byte on its line.
 pub(crate) fn starts_line(text: &str, at: usize) -> bool {
     text[..at].bytes().rev().find(|byte| !matches!(byte, b' ' | b'\t')).is_none_or(|byte| byte == b'\n')
+}
+
+/// How far the line of this byte is indented.
+fn indentation(text: &str, at: usize) -> usize {
+    let start = text[..at].rfind('\n').map_or(0, |line| line + 1);
+    text[start..].bytes().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
 }
 
 /// Whether a word can begin an item or import.
