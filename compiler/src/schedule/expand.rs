@@ -18,6 +18,8 @@ pub struct View<'a> {
     pub storage: &'a Storage,
     /// The clause of every virtual definition.
     clauses: HashMap<TensorId, Clause>,
+    /// Bodies already instantiated: equal reads inline to equal expressions, which are then evaluated once.
+    bodies: HashMap<(TensorId, Vec<Index>), Expr>,
     /// The kernel's lane variable, if its vectors start at multiples of their width.
     pub aligned_lane: Option<VarId>,
     /// The variables that are fixed in a row of the kernel under construction.
@@ -80,6 +82,9 @@ impl<'a> View<'a> {
 
     /// The body of a virtual definition at the given indices, with bound variables of its own.
     pub fn body_at(&mut self, t: TensorId, at: &[Index]) -> Expr {
+        if let Some(body) = self.bodies.get(&(t, at.to_vec())) {
+            return body.clone();
+        }
         let clause = self.clauses[&t].clone();
         let mut body = {
             let mut added = Vec::new();
@@ -99,6 +104,7 @@ impl<'a> View<'a> {
         };
         let map: HashMap<VarId, &Index> = clause.vars.iter().copied().zip(at).collect();
         body = body.subst_vars(&|v| map.get(&v).map(|i| (*i).clone()), self);
+        self.bodies.insert((t, at.to_vec()), body.clone());
         body
     }
 

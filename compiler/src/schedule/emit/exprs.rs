@@ -60,6 +60,9 @@ impl Scope<'_> {
             Node::Read { .. } => exprs.iter().map(|e| self.read(e)).collect(),
             Node::Random { .. } => exprs.iter().map(|e| self.random(e)).collect(),
             Node::Reduce(_) => {
+                if let Some(known) = self.blocks.iter().rev().find_map(|open| open.reductions.get(exprs)) {
+                    return known.clone();
+                }
                 let reductions: Vec<&Reduction> = exprs
                     .iter()
                     .map(|e| match &*e.node {
@@ -67,7 +70,9 @@ impl Scope<'_> {
                         _ => unreachable!("points have the same form"),
                     })
                     .collect();
-                self.reduce(&reductions)
+                let values = self.reduce(&reductions);
+                self.blocks.last_mut().expect("an open block").reductions.insert(exprs.to_vec(), values.clone());
+                values
             }
         }
     }

@@ -9,7 +9,7 @@ mod exprs;
 mod indices;
 
 use super::expand::View;
-use crate::ir::{BinaryOp, Elem, TensorId, VarId, index::Sizes};
+use crate::ir::{BinaryOp, Elem, Expr, TensorId, VarId, index::Sizes};
 use crate::loops::{Block, Buffer, BufferId, Kernel, Local, LocalId, Op, RegId, Stmt, Type, ValueId};
 use std::collections::HashMap;
 
@@ -33,10 +33,18 @@ pub struct Scope<'a> {
     bound: HashMap<VarId, ValueId>,
     /// Known scalar integers.
     ints: HashMap<ValueId, i64>,
-    /// Open blocks, innermost last, each with the values computed in it.
-    blocks: Vec<(Block, HashMap<(Op, Type), ValueId>)>,
+    /// Open blocks, innermost last.
+    blocks: Vec<Open>,
     /// Whether addresses may be outside because a guard above is not branched on.
     speculative: bool,
+}
+
+/// A block being filled, with the values computed in it.
+#[derive(Default)]
+struct Open {
+    block: Block,
+    ops: HashMap<(Op, Type), ValueId>,
+    reductions: HashMap<Vec<Expr>, Vec<ValueId>>,
 }
 
 pub(crate) const I32: Type = Type { elem: Elem::I32, lanes: 1 };
@@ -63,7 +71,7 @@ impl<'a> Scope<'a> {
             pinned: HashMap::new(),
             bound: HashMap::new(),
             ints: HashMap::new(),
-            blocks: vec![(Vec::new(), HashMap::new())],
+            blocks: vec![Open::default()],
             speculative: false,
         }
     }
@@ -71,8 +79,7 @@ impl<'a> Scope<'a> {
     /// The kernel and, in buffer order, the tensors it works on.
     pub fn finish(mut self) -> (Kernel, Vec<TensorId>) {
         debug_assert_eq!(self.blocks.len(), 1, "all blocks are closed");
-        let (body, _) = self.blocks.pop().expect("the outermost block");
-        self.kernel.body = body;
+        self.kernel.body = self.blocks.pop().expect("the outermost block").block;
         let mut tensors: Vec<(BufferId, TensorId)> = self.buffers.into_iter().map(|(t, b)| (b, t)).collect();
         tensors.sort();
         (self.kernel, tensors.into_iter().map(|(_, t)| t).collect())
@@ -130,30 +137,29 @@ impl<'a> Scope<'a> {
             Op::Load { buffer, .. } | Op::Gather { buffer, .. } => !self.kernel.buffers[buffer.0 as usize].written,
             _ => true,
         };
-        if pure && let Some(v) = self.blocks.iter().rev().find_map(|(_, seen)| seen.get(&(op.clone(), ty))) {
+        if pure && let Some(v) = self.blocks.iter().rev().find_map(|open| open.ops.get(&(op.clone(), ty))) {
             return *v;
         }
         let id = ValueId(self.kernel.values.len() as u32);
         self.kernel.values.push(ty);
-        let (block, seen) = self.blocks.last_mut().expect("an open block");
+        let open = self.blocks.last_mut().expect("an open block");
         if pure {
-            seen.insert((op.clone(), ty), id);
+            open.ops.insert((op.clone(), ty), id);
         }
-        block.push(Stmt::Let(id, op));
+        open.block.push(Stmt::Let(id, op));
         id
     }
 
     /// Emits a statement.
     pub fn push(&mut self, stmt: Stmt) {
-        self.blocks.last_mut().expect("an open block").0.push(stmt);
+        self.blocks.last_mut().expect("an open block").block.push(stmt);
     }
 
     /// Emits into a new block and gives it.
     pub fn block<R>(&mut self, f: impl FnOnce(&mut Self) -> R) -> (Block, R) {
-        self.blocks.push((Vec::new(), HashMap::new()));
+        self.blocks.push(Open::default());
         let r = f(self);
-        let (block, _) = self.blocks.pop().expect("the block just opened");
-        (block, r)
+        (self.blocks.pop().expect("the block just opened").block, r)
     }
 
     /// A new register with its first value.
