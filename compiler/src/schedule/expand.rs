@@ -42,6 +42,7 @@ impl<'a> View<'a> {
             function: function.clone(),
             storage,
             clauses,
+            bodies: HashMap::new(),
             aligned_lane: None,
             row_vars: Vec::new(),
         }
