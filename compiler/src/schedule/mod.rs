@@ -7,6 +7,7 @@ mod expand;
 mod graph;
 mod groups;
 mod rows;
+mod split;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -80,7 +81,9 @@ pub struct Launch {
 
 /// Schedules a program for a device.
 pub fn schedule(program: &Program, facts: &Facts) -> KernelGraph {
-    let program = &own_results(program);
+    let mut program = own_results(program);
+    split::split_long_reductions(&mut program);
+    let program = &program;
     let mut graph = graph::Builder::new(program);
     let parts: Vec<FunctionPlan> = program.functions.iter().map(|f| plan_function(program, f, facts)).collect();
     graph.run_entry(&parts);

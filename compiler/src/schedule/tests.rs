@@ -208,3 +208,18 @@ fn normalisation_is_one_kernel() {
     close(&out["y"], &want);
     assert_eq!(g.launches.len(), 1);
 }
+
+#[test]
+fn long_sums_are_split() {
+    let n = 10_007;
+    let mut m = Make::new();
+    let x = m.input("x", &[n]);
+    let k = m.var(n);
+    let y = m.def("y", &[], Expr::sum(vec![k], Pred::True, rd(x, &[k])));
+    m.result(y);
+    let g = m.graph(&facts(16));
+    let xs = fill(n, 5);
+    let out = execute(&g, &[("x", xs.clone())]);
+    close(&out["y"], &[xs.iter().sum()]);
+    assert_eq!(g.launches.len(), 2);
+}

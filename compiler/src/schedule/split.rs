@@ -1,0 +1,86 @@
+//! Long reductions to few results, in two steps.
+//!
+//! A sum over everything has one result and would be one work item with one chain of additions. Here it becomes a tensor of partial results, each
+//! over every `PARTIALS`-th point, and a short reduction of those: the first step has vectors and work items enough, and the order of
+//! the additions is still fixed.
+
+use crate::ir::index::Index;
+use crate::ir::{
+    Clause, Definition, Expr, Function, Keep, Monoid, Node, Pred, Program, Reduction, Stmt, VarSizes, atom,
+};
+
+/// Number of partial results.
+const PARTIALS: usize = 256;
+/// Reductions shorter than this stay as they are.
+const LONG: usize = 16 * PARTIALS;
+/// So do reductions with more results than this.
+const FEW: usize = 8;
+
+/// Splits the long reductions of every function.
+pub fn split_long_reductions(program: &mut Program) {
+    for n in 0..program.functions.len() {
+        let mut f = program.functions[n].clone();
+        let body = std::mem::take(&mut f.body);
+        for stmt in body {
+            match stmt {
+                Stmt::Define(d) => match split(program, &mut f, &d) {
+                    Some((partial, rest)) => f.body.extend([Stmt::Define(partial), Stmt::Define(rest)]),
+                    None => f.body.push(Stmt::Define(d)),
+                },
+                other => f.body.push(other),
+            }
+        }
+        program.functions[n] = f;
+    }
+}
+
+fn split(program: &mut Program, f: &mut Function, d: &Definition) -> Option<(Definition, Definition)> {
+    let [clause] = d.clauses.as_slice() else { return None };
+    let Node::Reduce(r) = &*clause.body.node else { return None };
+    if matches!(r.op, Monoid::ArgMax | Monoid::ArgMin) {
+        return None;
+    }
+    let size = |f: &Function, v| program.axes[f.var(v).axis.index()].size;
+    let results: usize = clause.vars.iter().map(|&v| size(f, v)).product();
+    let (k, &longest) = r.vars.iter().enumerate().max_by_key(|(_, v)| size(f, **v))?;
+    let n = size(f, longest);
+    if results > FEW || n < LONG {
+        return None;
+    }
+    let partials = atom(&mut program.axes, "partial", PARTIALS);
+    let steps = atom(&mut program.axes, "step", n.div_ceil(PARTIALS));
+    let (p, s) = (f.new_var("partial", partials), f.new_var("step", steps));
+    let place = Index::from(s).scale(PARTIALS as i64).add(&p.into());
+    let vars = f.vars.clone();
+    let sizes = VarSizes { vars: &vars, axes: &program.axes };
+    let sub = |v| (v == longest).then(|| place.clone());
+    let guard = Pred::and([Pred::within(&place, 0, n as i64, &sizes), r.guard.subst(&sub, &sizes)]);
+    let body = r.body.subst_vars(&sub, &sizes);
+    let mut inner = r.vars.clone();
+    inner[k] = s;
+    let elem = body.elem;
+
+    let name = format!("{}.partial", f.tensor(d.tensor).name);
+    let mut dims: Vec<_> = clause.vars.iter().map(|&v| f.var(v).axis).collect();
+    dims.push(partials);
+    let partial = f.new_tensor(name, elem, dims, f.tensor(d.tensor).span);
+    let mut at_vars = clause.vars.clone();
+    at_vars.push(p);
+    let first = Clause {
+        at: at_vars.iter().map(|&v| v.into()).collect(),
+        vars: at_vars.clone(),
+        body: Expr::new(elem, Node::Reduce(Reduction { op: r.op, vars: inner, guard, body })),
+    };
+    let q = f.new_var("partial", partials);
+    let mut from: Vec<Index> = clause.vars.iter().map(|&v| v.into()).collect();
+    from.push(q.into());
+    let second = Clause {
+        vars: clause.vars.clone(),
+        at: clause.at.clone(),
+        body: Expr::reduce(r.op, vec![q], Pred::True, Expr::read(elem, partial, from)),
+    };
+    Some((
+        Definition { tensor: partial, clauses: vec![first], keep: Keep::Auto },
+        Definition { tensor: d.tensor, clauses: vec![second], keep: d.keep },
+    ))
+}
