@@ -469,3 +469,58 @@ pub enum NormaliseOp {
     Softmax,
     LogSoftmax,
 }
+
+impl Item {
+    /// The place of the whole item.
+    pub fn span(&self) -> Span {
+        match self {
+            Item::Module(module) => module.span,
+            Item::Function(function) => function.span,
+            Item::Recipe(recipe) => recipe.span,
+        }
+    }
+}
+
+impl Member {
+    /// The place of the whole member.
+    pub fn span(&self) -> Span {
+        match self {
+            Member::Require { span, .. }
+            | Member::Axis { span, .. }
+            | Member::Index { span, .. }
+            | Member::Let { span, .. }
+            | Member::Submodule { span, .. }
+            | Member::Param { span, .. }
+            | Member::State { span, .. }
+            | Member::If { span, .. }
+            | Member::For { span, .. } => *span,
+            Member::Forward(forward) => forward.span,
+        }
+    }
+}
+
+impl Stmt {
+    /// The place of the whole statement.
+    pub fn span(&self) -> Span {
+        match self {
+            Stmt::Define { span, .. }
+            | Stmt::DefineTuple { span, .. }
+            | Stmt::Update { span, .. }
+            | Stmt::Expose { span, .. }
+            | Stmt::Let { span, .. }
+            | Stmt::If { span, .. }
+            | Stmt::For { span, .. }
+            | Stmt::Return { span, .. } => *span,
+        }
+    }
+}
+
+impl AxisRef {
+    /// The place of the axis.
+    pub fn span(&self) -> Span {
+        match self {
+            AxisRef::Expr(expr) => expr.span,
+            AxisRef::Merged(_, span) | AxisRef::Rest(span) => *span,
+        }
+    }
+}

@@ -2,8 +2,10 @@
 pub mod ast;
 pub mod codes;
 pub mod diagnostic;
+pub mod format;
 pub mod parse;
 pub mod render;
 
 pub use diagnostic::{Diagnostic, Severity, SourceMap};
+pub use format::format;
 pub use parse::parse;

@@ -344,8 +344,6 @@ impl Failure<'_> {
         let declared = self.before().is_some_and(|before| self.line_has(before, &["param", "state"]));
         let help = if item {
             "at the top of a file stand imports, modules (`module`, `model`, `loss`, `optimizer`), `fn`s and recipes"
-        } else if self.expects(&[Rule::dims]) && self.expects(&[Rule::kw_param, Rule::kw_state]) {
-            "a parameter is declared as `w: param[C, 1] = zeros`, a state as `m: state[C] = zeros`"
         } else if self.expects(&[Rule::kw_param]) {
             "a parameter is declared as `w: param[C, 1] = zeros`, a state as `m: state[C] = zeros`"
         } else if self.expects(&[Rule::results]) || self.expects(&[Rule::arrow]) {

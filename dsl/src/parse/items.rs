@@ -29,8 +29,12 @@ impl<'t> Builder<'t> {
         Cursor::new(self.file_id, pair)
     }
 
+    /// The place of a pair without the blanks and comments behind it, which the grammar counts to what they follow.
     pub(super) fn span(&self, pair: &Pair<'_, Rule>) -> Span {
-        span(self.file_id, pair)
+        let span = span(self.file_id, pair);
+        let tokens = &self.scan.tokens;
+        let last = tokens.partition_point(|token| (token.start as u32) < span.end).checked_sub(1);
+        Span { end: last.map_or(span.end, |last| span.end.min(tokens[last].end as u32)), ..span }
     }
 
     pub(super) fn file(&mut self, mut pairs: Pairs<'_, Rule>) -> File {
@@ -46,7 +50,7 @@ impl<'t> Builder<'t> {
                 Rule::import => {
                     let import = self.import(pair);
                     if let Some(first) = file.items.first() {
-                        let first = item_span(first);
+                        let first = first.span();
                         self.diagnostics.push(
                             Diagnostic::error("E0010", "this import stands after an item")
                                 .primary(import.span, "imports come first")
@@ -321,15 +325,6 @@ impl<'t> Builder<'t> {
             lines.push(line.strip_prefix(' ').unwrap_or(line).trim_end());
         }
         lines.join("\n")
-    }
-}
-
-/// The place of an item.
-fn item_span(item: &Item) -> Span {
-    match item {
-        Item::Module(module) => module.span,
-        Item::Function(function) => function.span,
-        Item::Recipe(recipe) => recipe.span,
     }
 }
 

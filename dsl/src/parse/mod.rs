@@ -7,7 +7,7 @@
 
 mod cursor;
 mod errors;
-mod expressions;
+pub(crate) mod expressions;
 mod items;
 mod recovery;
 pub(crate) mod scan;

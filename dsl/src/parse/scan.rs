@@ -265,10 +265,12 @@ impl Scan {
                         found = Some(Problem { diagnostic, at: opening.start });
                         break;
                     }
-                    if written == "}" && dedented.is_none() && starts_line(text, token.start) {
-                        if indentation(text, token.start) < indentation(text, opening.start) {
-                            dedented = Some((opening, span));
-                        }
+                    let closes_line = written == "}" && starts_line(text, token.start);
+                    if dedented.is_none()
+                        && closes_line
+                        && indentation(text, token.start) < indentation(text, opening.start)
+                    {
+                        dedented = Some((opening, span));
                     }
                     depth -= 1 + outer_ifs;
                     ifs = if written == "}" { 0 } else { outer_ifs };
