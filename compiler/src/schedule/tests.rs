@@ -223,3 +223,14 @@ fn long_sums_are_split() {
     close(&out["y"], &[xs.iter().sum()]);
     assert_eq!(g.launches.len(), 2);
 }
+
+#[test]
+fn programs_verify_and_print() {
+    let mut m = Make::new();
+    let (y, _) = attention(&mut m, 1, (2, 3), 1, 2);
+    m.result(y);
+    let Make { mut program, f } = m;
+    program.functions.push(f);
+    crate::ir::verify::verify(&program).expect("the program is well formed");
+    assert!(program.to_string().contains("exp(score["), "{program}");
+}
