@@ -4,4 +4,5 @@
 pub mod interp;
 pub mod ir;
 pub mod loops;
+pub mod rewrite;
 pub mod schedule;

@@ -124,6 +124,10 @@ impl Index {
         if let ([(Atom::Div(e, k), 1)], 0) = (rest.terms.as_slice(), rest.offset) {
             return whole.add(&e.div(k * c, sizes));
         }
+        // floor((g a + b) / c) = floor(a / (c / g)) where g divides c and 0 <= b < g
+        if let Some((g, a, _)) = rest.radix(c, sizes) {
+            return whole.add(&a.div(c / g, sizes));
+        }
         whole.add(&Index::atom(Atom::Div(Box::new(rest), c)))
     }
     /// Remainder of the floor division by `c > 0`.
@@ -138,7 +142,18 @@ impl Index {
                 return rest.plus(-lo.div_euclid(c) * c);
             }
         }
+        if let Some((g, a, b)) = rest.radix(c, sizes) {
+            return a.modulo(c / g, sizes).scale(g).add(&b);
+        }
         Index::atom(Atom::Mod(Box::new(rest), c))
+    }
+    /// `self = g a + b` with a divisor `1 < g < c` of `c` and `0 <= b < g`: the mixed-radix form of merged variables.
+    fn radix(&self, c: i64, sizes: &dyn Sizes) -> Option<(i64, Index, Index)> {
+        self.terms.iter().map(|(_, k)| gcd(k.abs(), c)).filter(|&g| g > 1 && g < c).find_map(|g| {
+            let (a, b) = self.split(g);
+            let (lo, hi) = b.range(sizes)?;
+            (lo >= 0 && hi < g && !a.terms.is_empty()).then_some((g, a, b))
+        })
     }
     /// Clamp into `lo..=hi`.
     pub fn clamped(&self, lo: i64, hi: i64, sizes: &dyn Sizes) -> Index {
@@ -246,6 +261,10 @@ impl Index {
     pub fn coefficient(&self, var: VarId) -> i64 {
         self.terms.iter().find(|(a, _)| *a == Atom::Var(var)).map_or(0, |(_, c)| *c)
     }
+}
+
+fn gcd(a: i64, b: i64) -> i64 {
+    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 impl Atom {

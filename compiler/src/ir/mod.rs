@@ -23,6 +23,7 @@ pub mod builder;
 pub mod display;
 pub mod expr;
 pub mod index;
+pub mod narrow;
 pub mod subst;
 pub mod verify;
 

@@ -1,0 +1,24 @@
+//! Values of a program on pseudo-random inputs.
+
+use foveate_compiler::interp::{self, Array};
+use foveate_compiler::ir::Program;
+
+/// The results by name; inputs are in -1..1.
+pub fn run(p: &Program, seed: u64) -> Vec<(String, Vec<f64>)> {
+    let f = p.entry();
+    let mut args = Vec::new();
+    for (n, a) in f.args.iter().enumerate() {
+        let shape = p.shape(f, a.tensor);
+        let mut state = (seed + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ ((n as u64 + 1) << 32);
+        let mut draw = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state >> 11) as f64 / (1u64 << 53) as f64 * 2.0 - 1.0
+        };
+        let data = (0..shape.iter().product()).map(|_| draw()).collect();
+        args.push((a.role.clone(), Array { shape, data }));
+    }
+    let results = interp::run(p, &args).expect("the program reads inside its tensors");
+    results.into_iter().map(|(role, a)| (format!("{role:?}"), a.data)).collect()
+}
