@@ -1,73 +1,12 @@
 //! Schedules against formulas, through the loop evaluator.
 
 use super::*;
-use crate::ir::{BinaryOp, Monoid, Pred, UnaryOp};
+use crate::ir::{BinaryOp, Pred, UnaryOp};
 use crate::loops::eval::{BufferData, run};
-
-/// A program of one function under construction.
-struct Make {
-    program: Program,
-    f: Function,
-}
-
-impl Make {
-    fn new() -> Make {
-        let f = Function {
-            name: "main".into(),
-            tensors: vec![],
-            vars: vec![],
-            args: vec![],
-            body: vec![],
-            results: vec![],
-        };
-        Make { program: Program { axes: vec![], functions: vec![], entry: crate::ir::FuncId(0) }, f }
-    }
-    fn dims(&mut self, shape: &[usize]) -> Vec<crate::ir::AxisId> {
-        shape.iter().map(|&n| self.program.atom(&format!("A{n}"), n)).collect()
-    }
-    fn input(&mut self, name: &str, shape: &[usize]) -> TensorId {
-        let dims = self.dims(shape);
-        let t = self.f.new_tensor(name, Elem::F32, dims, None);
-        self.f.args.push(crate::ir::Arg { tensor: t, role: ArgRole::Input(name.into()) });
-        t
-    }
-    fn param(&mut self, name: &str, shape: &[usize]) -> TensorId {
-        let t = self.input(name, shape);
-        self.f.args.last_mut().unwrap().role = ArgRole::Param(name.into());
-        t
-    }
-    fn var(&mut self, n: usize) -> VarId {
-        let a = self.program.atom(&format!("A{n}"), n);
-        self.f.new_var("v", a)
-    }
-    fn def(&mut self, name: &str, vars: &[VarId], body: Expr) -> TensorId {
-        let dims = vars.iter().map(|&v| self.f.var(v).axis).collect();
-        let t = self.f.new_tensor(name, body.elem, dims, None);
-        let at = vars.iter().map(|&v| v.into()).collect();
-        let clause = Clause { vars: vars.to_vec(), at, body };
-        self.f.body.push(Stmt::Define(Definition { tensor: t, clauses: vec![clause], keep: Keep::Auto }));
-        t
-    }
-    fn result(&mut self, t: TensorId) {
-        let name = self.f.tensor(t).name.clone();
-        self.f.results.push(crate::ir::FnResult { tensor: t, role: ResultRole::Output(name) });
-    }
-    fn graph(mut self, facts: &Facts) -> KernelGraph {
-        self.program.functions.push(self.f);
-        schedule(&self.program, facts)
-    }
-}
-
-fn rd(t: TensorId, at: &[VarId]) -> Expr {
-    Expr::read(Elem::F32, t, at.iter().map(|&v| v.into()).collect())
-}
+use crate::testing::{Make, attention, fill, rd};
 
 fn facts(lanes: usize) -> Facts {
     Facts { lanes, units: 2, local_bytes: 49152, registers: 28 }
-}
-
-fn fill(n: usize, seed: u32) -> Vec<f32> {
-    (0..n).map(|i| crate::ir::expr::random(seed, 1, 2, i as u32) * 2.0 - 1.0).collect()
 }
 
 /// Runs a graph on inputs by name and gives the results by name.
@@ -114,7 +53,7 @@ fn matrix_product_with_bias() {
         let acc = m.def("acc", &[i, j], sum);
         let y = m.def("y", &[i, j], Expr::add(rd(acc, &[i, j]), rd(b, &[j])));
         m.result(y);
-        let g = m.graph(&facts(lanes));
+        let g = schedule(&m.program(), &facts(lanes));
         let (xs, ws, bs) = (fill(n * c, 1), fill(o * c, 2), fill(o, 3));
         let out = execute(&g, &[("x", xs.clone()), ("w", ws.clone()), ("b", bs.clone())]);
         let want: Vec<f32> = (0..n * o)
@@ -122,27 +61,6 @@ fn matrix_product_with_bias() {
             .collect();
         close(&out["y"], &want);
     }
-}
-
-fn attention(m: &mut Make, b: usize, n: (usize, usize), h: usize, d: usize) -> (TensorId, TensorId) {
-    let shape = [b, n.0, n.1, h, d];
-    let (q, k, v) = (m.input("q", &shape), m.input("k", &shape), m.input("v", &shape));
-    let new = |m: &mut Make| (m.var(b), m.var(h), m.var(n.0), m.var(n.1), m.var(n.0), m.var(n.1));
-    let (vb, vh, iy, ix, jy, jx) = new(m);
-    let vd = m.var(d);
-    let dot = Expr::mul(rd(q, &[vb, iy, ix, vh, vd]), rd(k, &[vb, jy, jx, vh, vd]));
-    let dot = m.def("dot", &[vb, vh, iy, ix, jy, jx], Expr::sum(vec![vd], Pred::True, dot));
-    let scaled = Expr::mul(rd(dot, &[vb, vh, iy, ix, jy, jx]), Expr::constant(Elem::F32, 1.0 / (d as f64).sqrt()));
-    let s = m.def("score", &[vb, vh, iy, ix, jy, jx], scaled);
-    let at = [vb, vh, iy, ix, jy, jx];
-    let max = m.def("max", &at[..4], Expr::reduce(Monoid::Max, vec![jy, jx], Pred::True, rd(s, &at)));
-    let e = Expr::unary(UnaryOp::Exp, Expr::sub(rd(s, &at), rd(max, &at[..4])));
-    let e = m.def("e", &at, e);
-    let l = m.def("l", &at[..4], Expr::sum(vec![jy, jx], Pred::True, rd(e, &at)));
-    let p = m.def("p", &at, Expr::div(rd(e, &at), rd(l, &at[..4])));
-    let body = Expr::mul(rd(p, &at), rd(v, &[vb, jy, jx, vh, vd]));
-    let y = m.def("y", &[vb, iy, ix, vh, vd], Expr::sum(vec![jy, jx], Pred::True, body));
-    (y, p)
 }
 
 #[test]
@@ -153,7 +71,7 @@ fn attention_is_one_kernel_without_a_pair_tensor() {
         let mut m = Make::new();
         let (y, _) = attention(&mut m, b, n, h, d);
         m.result(y);
-        let g = m.graph(&facts(lanes));
+        let g = schedule(&m.program(), &facts(lanes));
         let t = n.0 * n.1;
         let len = b * t * h * d;
         let (q, k, v) = (fill(len, 1), fill(len, 2), fill(len, 3));
@@ -195,7 +113,7 @@ fn normalisation_is_one_kernel() {
     let var = m.def("var", &[i], Expr::sum(vec![k], Pred::True, Expr::mul(centred.clone(), centred.clone())));
     let y = m.def("y", &[i, k], Expr::binary(BinaryOp::Div, centred, Expr::unary(UnaryOp::Sqrt, rd(var, &[i]))));
     m.result(y);
-    let g = m.graph(&facts(8));
+    let g = schedule(&m.program(), &facts(8));
     let xs = fill(n * c, 5);
     let out = execute(&g, &[("x", xs.clone())]);
     let mut want = vec![];
@@ -217,7 +135,7 @@ fn long_sums_are_split() {
     let k = m.var(n);
     let y = m.def("y", &[], Expr::sum(vec![k], Pred::True, rd(x, &[k])));
     m.result(y);
-    let g = m.graph(&facts(16));
+    let g = schedule(&m.program(), &facts(16));
     let xs = fill(n, 5);
     let out = execute(&g, &[("x", xs.clone())]);
     close(&out["y"], &[xs.iter().sum()]);
@@ -229,8 +147,7 @@ fn programs_verify_and_print() {
     let mut m = Make::new();
     let (y, _) = attention(&mut m, 1, (2, 3), 1, 2);
     m.result(y);
-    let Make { mut program, f } = m;
-    program.functions.push(f);
+    let program = m.program();
     crate::ir::verify::verify(&program).expect("the program is well formed");
     assert!(program.to_string().contains("exp(score["), "{program}");
 }
