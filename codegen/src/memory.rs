@@ -1,0 +1,120 @@
+//! Loads and stores of buffers, locals and registers.
+
+use crate::emit::{Emitter, op, storage_elem, vectorized};
+use cubecl::ir::dialect::general::ReinterpretCastOp;
+use cubecl::ir::dialect::memory::{IndexOp, LoadOp, StoreOp};
+use cubecl::ir::pliron::r#type::Typed;
+use cubecl::ir::pliron::value::Value;
+use cubecl::ir::types::PointerType;
+use foveate_compiler::ir::Elem;
+use foveate_compiler::loops::Type;
+
+impl Emitter<'_> {
+    /// The value behind a pointer.
+    pub fn load(&self, pointer: Value) -> Value {
+        op!(self, LoadOp, pointer)
+    }
+
+    /// Overwrites the value behind a pointer.
+    pub fn store(&self, pointer: Value, value: Value) {
+        self.scope.register(&StoreOp::new(self.scope.ctx_mut(), pointer, value));
+    }
+
+    /// A pointer to an element of an array, at a position.
+    pub fn element(&self, array: Value, position: Value) -> Value {
+        let op = IndexOp::maybe_checked(self.scope.ctx_mut(), array, position, false);
+        self.push(&op)
+    }
+
+    /// A pointer to the vector of `ty` that begins at an element.
+    fn vector_pointer(&self, element: Value, ty: Type) -> Value {
+        let ctx = self.scope.ctx();
+        let space = {
+            let pointer = element.get_type(ctx).deref(ctx);
+            pointer.downcast_ref::<PointerType>().expect("an element of an array is a pointer").address_space
+        };
+        let ty = PointerType::get(ctx, vectorized(ctx, storage_elem(ty.elem), ty.lanes), space).into();
+        op!(self, ReinterpretCastOp, ty, element)
+    }
+
+    /// Values as they come from a buffer.
+    fn from_storage(&self, value: Value, ty: Type) -> Value {
+        match ty.elem {
+            Elem::Bool => self.cast(value, Type { elem: Elem::U32, ..ty }, Elem::Bool),
+            elem if ty.lanes == 1 => self.widen(value, elem),
+            _ => value,
+        }
+    }
+
+    /// Values as they go into a buffer.
+    fn to_storage(&self, value: Value, ty: Type) -> Value {
+        match ty.elem {
+            Elem::Bool => self.cast(value, ty, Elem::U32),
+            elem if ty.lanes == 1 => self.narrow(value, elem),
+            _ => value,
+        }
+    }
+
+    /// The positions of `lanes` neighbours from a scalar I32 index.
+    fn neighbours(&self, index: Value, lanes: u8) -> Vec<Value> {
+        (0..lanes)
+            .map(|lane| {
+                let offset = self.constant(lane as f64, Elem::I32);
+                let at = op!(self, cubecl::ir::dialect::math::IAddOp, index, offset);
+                self.index(at)
+            })
+            .collect()
+    }
+
+    /// The positions in the lanes of an I32 vector.
+    fn positions(&self, index: Value, lanes: u8) -> Vec<Value> {
+        (0..lanes).map(|lane| self.index(self.raw_lane(index, lanes, lane))).collect()
+    }
+
+    fn load_each(&self, buffer: Value, positions: Vec<Value>, ty: Type) -> Value {
+        let lanes = positions.into_iter().map(|at| self.load(self.element(buffer, at))).collect::<Vec<_>>();
+        let value = if ty.lanes == 1 { lanes[0] } else { self.construct(storage_elem(ty.elem), lanes) };
+        self.from_storage(value, ty)
+    }
+
+    fn store_each(&self, buffer: Value, positions: Vec<Value>, value: Value, ty: Type) {
+        let value = self.to_storage(value, ty);
+        for (lane, at) in positions.into_iter().enumerate() {
+            self.store(self.element(buffer, at), self.raw_lane(value, ty.lanes, lane as u8));
+        }
+    }
+
+    /// Neighbouring elements of a buffer from a scalar index.
+    pub fn load_buffer(&self, buffer: Value, index: Value, ty: Type) -> Value {
+        if ty.lanes > 1 && !self.target.vector_pointers {
+            return self.load_each(buffer, self.neighbours(index, ty.lanes), ty);
+        }
+        let mut pointer = self.element(buffer, self.index(index));
+        if ty.lanes > 1 {
+            pointer = self.vector_pointer(pointer, ty);
+        }
+        self.from_storage(self.load(pointer), ty)
+    }
+
+    /// Stores lanes next to one another from a scalar index.
+    pub fn store_buffer(&self, buffer: Value, index: Value, value: Value, ty: Type) {
+        if ty.lanes > 1 && !self.target.vector_pointers {
+            return self.store_each(buffer, self.neighbours(index, ty.lanes), value, ty);
+        }
+        let mut pointer = self.element(buffer, self.index(index));
+        if ty.lanes > 1 {
+            pointer = self.vector_pointer(pointer, ty);
+        }
+        self.store(pointer, self.to_storage(value, ty));
+    }
+
+    /// An element a lane.
+    pub fn gather(&self, buffer: Value, index: Value, ty: Type) -> Value {
+        self.load_each(buffer, self.positions(index, ty.lanes), ty)
+    }
+
+    /// Stores each lane at its own index.
+    pub fn scatter(&self, buffer: Value, index: Value, value: Value, ty: Type) {
+        self.store_each(buffer, self.positions(index, ty.lanes), value, ty);
+    }
+}

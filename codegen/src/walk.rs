@@ -1,0 +1,155 @@
+//! The walk over a kernel's statements.
+
+use crate::emit::{Emitter, Target, storage_elem};
+use cubecl::ir::dialect::branch::{ConditionOp, IfOp, RangeLoopOp, WhileOp};
+use cubecl::ir::dialect::cmp::ULessThanOp;
+use cubecl::ir::dialect::general::{BuiltinAttr, ReadBuiltinOp};
+use cubecl::ir::pliron::basic_block::BasicBlock;
+use cubecl::ir::pliron::context::Ptr;
+use cubecl::ir::pliron::value::Value;
+use cubecl::ir::types::ArrayType;
+use cubecl::ir::types::scalar::IndexType;
+use cubecl::ir::{Builtin, OpInserter, Scope};
+use cubecl::prelude::KernelBuilder;
+use foveate_compiler::ir::Elem;
+use foveate_compiler::loops::{Block, Kernel, Op, Stmt, Type, ValueId};
+
+/// Writes a whole verified kernel; its buffers become the builder's, in order. If `guarded`, it does nothing at positions
+/// that are not work items.
+pub fn kernel(builder: &mut KernelBuilder, kernel: &Kernel, target: Target, guarded: bool) {
+    let mut buffers = Vec::new();
+    for buffer in &kernel.buffers {
+        let ty = storage_elem(buffer.elem).to_type(builder.scope.ctx());
+        buffers.push(builder.buffer(ty));
+    }
+    if target.vector_pointers {
+        // Only there for its alignment, see `Device::launch`.
+        let ty = storage_elem(Elem::U32).to_type(builder.scope.ctx());
+        builder.buffer(ty);
+    }
+    let scope = &builder.scope;
+    let emit = Emitter { scope, target };
+    let regs = kernel.regs.iter().map(|ty| scope.create_local_mut(emit.ty(*ty), None)).collect();
+    let locals = (kernel.locals.iter())
+        .map(|l| scope.create_local_mut(ArrayType::get(scope.ctx(), emit.ty(l.ty), l.len as usize), None))
+        .collect();
+    let position = {
+        let ty = IndexType::get(scope.ctx()).into();
+        emit.push(&ReadBuiltinOp::new(scope.ctx_mut(), ty, BuiltinAttr(Builtin::AbsolutePos)))
+    };
+    let mut walk = Walk { kernel, buffers, regs, locals, position, values: vec![None; kernel.values.len()] };
+    if !guarded {
+        walk.block(emit, &kernel.body);
+    } else {
+        let items = emit.index_constant(kernel.items as usize);
+        let inside = emit.push(&ULessThanOp::new(scope.ctx_mut(), position, items));
+        walk.branch(emit, inside, &kernel.body, &Vec::new());
+    }
+}
+
+struct Walk<'a> {
+    kernel: &'a Kernel,
+    buffers: Vec<Value>,
+    /// Pointers to the registers.
+    regs: Vec<Value>,
+    /// Pointers to the local arrays.
+    locals: Vec<Value>,
+    /// The work item as a position.
+    position: Value,
+    values: Vec<Option<Value>>,
+}
+
+impl Walk<'_> {
+    fn value(&self, id: ValueId) -> Value {
+        self.values[id.0 as usize].expect("verified kernels assign values before they use them")
+    }
+
+    fn ty(&self, id: ValueId) -> Type {
+        self.kernel.values[id.0 as usize]
+    }
+
+    fn block(&mut self, emit: Emitter<'_>, block: &Block) {
+        for stmt in block {
+            self.stmt(emit, stmt);
+        }
+    }
+
+    /// Fills a basic block of a branch or loop, up to but without its terminator.
+    fn inner(&mut self, emit: Emitter<'_>, at: Ptr<BasicBlock>, block: &Block) -> Scope {
+        let scope = emit.scope.child(OpInserter::new_at_block_end(at));
+        self.block(emit.at(&scope), block);
+        scope
+    }
+
+    fn branch(&mut self, emit: Emitter<'_>, cond: Value, then: &Block, otherwise: &Block) {
+        let scope = emit.scope;
+        let op = IfOp::new(scope.ctx_mut(), cond);
+        self.inner(emit, op.then_block(scope.ctx()), then).terminate_yield();
+        self.inner(emit, op.else_block(scope.ctx()), otherwise).terminate_yield();
+        scope.register(&op);
+    }
+
+    fn stmt(&mut self, emit: Emitter<'_>, stmt: &Stmt) {
+        let scope = emit.scope;
+        match stmt {
+            Stmt::Let(id, op) => {
+                let value = self.op(emit, op, self.ty(*id));
+                self.values[id.0 as usize] = Some(value);
+            }
+            Stmt::Set(reg, value) => emit.store(self.regs[reg.0 as usize], self.value(*value)),
+            Stmt::Store { buffer, index, value } => {
+                let (buffer, index) = (self.buffers[buffer.0 as usize], self.value(*index));
+                emit.store_buffer(buffer, index, self.value(*value), self.ty(*value));
+            }
+            Stmt::Scatter { buffer, index, value } => {
+                let (buffer, index) = (self.buffers[buffer.0 as usize], self.value(*index));
+                emit.scatter(buffer, index, self.value(*value), self.ty(*value));
+            }
+            Stmt::StoreLocal { local, index, value } => {
+                let position = emit.index(self.value(*index));
+                let pointer = emit.element(self.locals[local.0 as usize], position);
+                emit.store(pointer, self.value(*value));
+            }
+            Stmt::For { var, lo, hi, body } => {
+                let step = emit.constant(1.0, Elem::I32);
+                let op = RangeLoopOp::new(scope.ctx_mut(), self.value(*lo), self.value(*hi), step);
+                self.values[var.0 as usize] = Some(op.iter_var(scope.ctx()));
+                self.inner(emit, op.loop_body(scope.ctx()), body).terminate_yield();
+                scope.register(&op);
+            }
+            Stmt::If { cond, then, otherwise } => self.branch(emit, self.value(*cond), then, otherwise),
+            Stmt::DoWhile { body, again } => {
+                let op = WhileOp::new(scope.ctx_mut());
+                let before = self.inner(emit, op.before_block(scope.ctx()), body);
+                let cond = emit.at(&before).load(self.regs[again.0 as usize]);
+                before.register(&ConditionOp::new(scope.ctx_mut(), cond));
+                self.inner(emit, op.after_block(scope.ctx()), &Vec::new()).terminate_yield();
+                scope.register(&op);
+            }
+        }
+    }
+
+    fn op(&mut self, emit: Emitter<'_>, op: &Op, ty: Type) -> Value {
+        match op {
+            Op::Item => emit.from_index(self.position),
+            Op::Const(bits) => emit.constant(f64::from_bits(*bits), ty.elem),
+            Op::Splat(a) => emit.splat(self.value(*a), ty),
+            Op::Lanes => emit.lanes(ty.lanes),
+            Op::Get(reg) => emit.load(self.regs[reg.0 as usize]),
+            Op::Unary(op, a) => emit.unary(*op, ty, self.value(*a)),
+            Op::Binary(op, a, b) => emit.binary(*op, self.ty(*a), self.value(*a), self.value(*b)),
+            Op::Rem(a, b) => emit.remainder(ty.elem, self.value(*a), self.value(*b)),
+            Op::Fma(a, b, c) => emit.fma(self.value(*a), self.value(*b), self.value(*c)),
+            Op::Select(c, a, b) => emit.select(self.value(*c), self.value(*a), self.value(*b)),
+            Op::Cast(a) => emit.cast(self.value(*a), self.ty(*a), ty.elem),
+            Op::Load { buffer, index } => emit.load_buffer(self.buffers[buffer.0 as usize], self.value(*index), ty),
+            Op::Gather { buffer, index } => emit.gather(self.buffers[buffer.0 as usize], self.value(*index), ty),
+            Op::LoadLocal { local, index } => {
+                let position = emit.index(self.value(*index));
+                emit.load(emit.element(self.locals[local.0 as usize], position))
+            }
+            Op::Extract(a, lane) => emit.extract(self.value(*a), self.ty(*a), *lane),
+            Op::Fold(op, a) => emit.fold(*op, self.value(*a), self.ty(*a)),
+        }
+    }
+}
