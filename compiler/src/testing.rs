@@ -3,6 +3,8 @@
 use crate::grad::{Seeds, differentiate};
 use crate::interp::{Array, run};
 use crate::ir::*;
+use crate::loops::eval::BufferData;
+use crate::schedule::{BufferRole, Facts, KernelGraph, schedule};
 
 /// A program of one function under construction.
 pub struct Make {
@@ -139,6 +141,7 @@ pub fn check_gradients(program: &Program) {
     verify::verify(&derived).unwrap_or_else(|e| panic!("{e}\n{derived}"));
     let args = arguments(&derived);
     let results = run(&derived, &args).unwrap_or_else(|e| panic!("{e}\n{derived}"));
+    check_schedule(&derived, &args);
     let scalar = |args: &[(ArgRole, Array)]| -> f64 {
         run(program, args)
             .expect("the program runs")
@@ -167,6 +170,62 @@ pub fn check_gradients(program: &Program) {
                 (numeric - got).abs() < 1e-6 * (1.0 + numeric.abs()),
                 "d/d{name}[{e}]: {got}, by differences {numeric}\n{derived}"
             );
+        }
+    }
+}
+
+/// Runs a graph on the host and gives its result buffers.
+pub fn evaluate(g: &KernelGraph, arg: &dyn Fn(&ArgRole) -> BufferData) -> Vec<(usize, BufferData)> {
+    let mut data: Vec<BufferData> = g
+        .buffers
+        .iter()
+        .map(|b| match &b.role {
+            BufferRole::Arg(role) => arg(role),
+            _ => BufferData::zeros(b.elem, b.shape.iter().product()),
+        })
+        .collect();
+    for l in &g.launches {
+        let k = &g.kernels[l.kernel];
+        crate::loops::verify::verify(k).unwrap_or_else(|e| panic!("{}: {e}\n{k}", l.site));
+        let mut args: Vec<BufferData> = l.buffers.iter().map(|&b| data[b].clone()).collect();
+        crate::loops::eval::run(k, &mut args).unwrap_or_else(|e| panic!("{}: {e}\n{k}", l.site));
+        for (&b, d) in l.buffers.iter().zip(args) {
+            data[b] = d;
+        }
+    }
+    let mut out: Vec<(usize, BufferData)> = data.into_iter().enumerate().collect();
+    out.retain(|(b, _)| matches!(g.buffers[*b].role, BufferRole::Result(_)));
+    out
+}
+
+/// Checks that the program's kernels, for vectors of several widths, give what the interpreter gives.
+pub fn check_schedule(program: &Program, args: &[(ArgRole, Array)]) {
+    let want = run(program, args).unwrap_or_else(|e| panic!("{e}\n{program}"));
+    for lanes in [16, 4, 1] {
+        let facts = Facts { lanes, units: 2, local_bytes: 49152, registers: 28 };
+        let g = schedule(program, &facts);
+        let arg = |role: &ArgRole| {
+            let (_, a) = args.iter().find(|(r, _)| r == role).expect("every argument has a value");
+            let elem =
+                program.entry().args.iter().find(|a| a.role == *role).map(|a| program.entry().tensor(a.tensor).elem);
+            match elem {
+                Some(Elem::I32) => BufferData::I32(a.data.iter().map(|x| *x as i32).collect()),
+                Some(Elem::U32 | Elem::Bool) => BufferData::U32(a.data.iter().map(|x| *x as u32).collect()),
+                _ => BufferData::F32(a.data.iter().map(|x| *x as f32).collect()),
+            }
+        };
+        for (b, data) in evaluate(&g, &arg) {
+            let BufferRole::Result(roles) = &g.buffers[b].role else { continue };
+            let (_, expected) = want.iter().find(|(r, _)| *r == roles[0]).expect("every result has a buffer");
+            let got: Vec<f64> = match data {
+                BufferData::F32(v) => v.into_iter().map(f64::from).collect(),
+                BufferData::I32(v) => v.into_iter().map(f64::from).collect(),
+                BufferData::U32(v) => v.into_iter().map(f64::from).collect(),
+            };
+            let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+            let size = norm(&mut expected.data.iter().copied());
+            let error = norm(&mut expected.data.iter().zip(&got).map(|(a, b)| a - b));
+            assert!(error <= 2e-5 * size + 1e-5, "{:?} at {lanes} lanes: error {error} of {size}\n{program}", roles[0]);
         }
     }
 }

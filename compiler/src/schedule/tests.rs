@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::ir::{BinaryOp, Pred, UnaryOp};
-use crate::loops::eval::{BufferData, run};
-use crate::testing::{Make, attention, fill, rd};
+use crate::loops::eval::BufferData;
+use crate::testing::{Make, attention, evaluate, fill, rd};
 
 fn facts(lanes: usize) -> Facts {
     Facts { lanes, units: 2, local_bytes: 49152, registers: 28 }
@@ -11,28 +11,15 @@ fn facts(lanes: usize) -> Facts {
 
 /// Runs a graph on inputs by name and gives the results by name.
 fn execute(g: &KernelGraph, inputs: &[(&str, Vec<f32>)]) -> HashMap<String, Vec<f32>> {
-    let mut data: Vec<BufferData> = g
-        .buffers
-        .iter()
-        .map(|b| match inputs.iter().find(|(n, _)| *n == b.name && matches!(b.role, BufferRole::Arg(_))) {
-            Some((_, v)) => BufferData::F32(v.clone()),
-            None => BufferData::zeros(b.elem, b.shape.iter().product()),
-        })
-        .collect();
-    for l in &g.launches {
-        let k = &g.kernels[l.kernel];
-        crate::loops::verify::verify(k).unwrap_or_else(|e| panic!("{e}\n{k}"));
-        let mut args: Vec<BufferData> = l.buffers.iter().map(|&b| data[b].clone()).collect();
-        run(k, &mut args).unwrap_or_else(|e| panic!("{e}\n{k}"));
-        for (&b, d) in l.buffers.iter().zip(args) {
-            data[b] = d;
+    let args = |role: &ArgRole| match role {
+        ArgRole::Input(n) | ArgRole::Param(n) => {
+            BufferData::F32(inputs.iter().find(|(name, _)| name == n).expect("an input of that name").1.clone())
         }
-    }
-    g.buffers
-        .iter()
-        .zip(data)
-        .filter(|(b, _)| matches!(b.role, BufferRole::Result(_)))
-        .map(|(b, d)| (b.name.clone(), d.as_f32().expect("f32").to_vec()))
+        other => panic!("{other:?}"),
+    };
+    evaluate(g, &args)
+        .into_iter()
+        .map(|(b, d)| (g.buffers[b].name.clone(), d.as_f32().expect("f32").to_vec()))
         .collect()
 }
 
