@@ -1,0 +1,231 @@
+//! Memory of a device, in arenas.
+
+use crate::checkpoint::Data;
+use crate::device::{Compiled, Device};
+use crate::error::{Error, Result};
+use foveate_compiler::ir::Elem;
+use foveate_compiler::loops::eval::{self, BufferData};
+
+/// Elements (of 4 bytes) that tensors in an arena are aligned to: 256 bytes, which every device accepts.
+pub const ALIGN: usize = 64;
+
+/// An arena of a [`Memory`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ArenaId(usize);
+
+/// Some elements of an arena.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The arena.
+    pub arena: ArenaId,
+    /// The first element.
+    pub offset: usize,
+    /// How many.
+    pub len: usize,
+}
+
+/// All memory that programs of one device use. Every element has 4 bytes on a device (bool as u32); the interpreter's are f64.
+pub struct Memory {
+    device: Device,
+    arenas: Vec<Storage>,
+}
+
+enum Storage {
+    /// The interpreter's values.
+    Values(Vec<f64>),
+    /// The loop evaluator's bits.
+    Words(Vec<u32>),
+    #[cfg(feature = "kernels")]
+    Device(foveate_codegen::BufferHandle),
+}
+
+/// The arena that temporaries of all programs share: programs run one after the other.
+pub(super) const SCRATCH: ArenaId = ArenaId(0);
+
+impl Memory {
+    /// No memory yet.
+    pub fn new(device: Device) -> Result<Memory> {
+        let mut memory = Memory { device, arenas: Vec::new() };
+        let scratch = memory.add(ALIGN)?;
+        debug_assert_eq!(scratch, SCRATCH);
+        Ok(memory)
+    }
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+    /// A new arena of zeros.
+    pub fn add(&mut self, len: usize) -> Result<ArenaId> {
+        let storage = self.storage(len)?;
+        self.arenas.push(storage);
+        let id = ArenaId(self.arenas.len() - 1);
+        if !matches!(self.device, Device::Interpreter | Device::Loops) {
+            let len = len.max(1).next_multiple_of(ALIGN);
+            self.write(Place { arena: id, offset: 0, len }, &Data::F32(vec![0.0; len]))?;
+        }
+        Ok(id)
+    }
+    /// Makes the scratch arena at least so large. Its contents are lost.
+    pub(super) fn reserve_scratch(&mut self, len: usize) -> Result<()> {
+        if self.len(SCRATCH) < len {
+            self.arenas[SCRATCH.0] = self.storage(len)?;
+        }
+        Ok(())
+    }
+    /// Elements of an arena.
+    pub fn len(&self, arena: ArenaId) -> usize {
+        match &self.arenas[arena.0] {
+            Storage::Values(v) => v.len(),
+            Storage::Words(v) => v.len(),
+            #[cfg(feature = "kernels")]
+            Storage::Device(b) => b.bytes() / 4,
+        }
+    }
+    /// Whether there is no arena but the empty scratch one.
+    pub fn is_empty(&self) -> bool {
+        self.arenas.len() == 1
+    }
+    /// Bytes of all arenas together.
+    pub fn bytes(&self) -> usize {
+        let size = if matches!(self.device, Device::Interpreter) { 8 } else { 4 };
+        (0..self.arenas.len()).map(|n| self.len(ArenaId(n)) * size).sum()
+    }
+    /// Gives each of two arenas the other's contents; nothing is copied.
+    pub fn swap(&mut self, a: ArenaId, b: ArenaId) {
+        self.arenas.swap(a.0, b.0);
+    }
+    fn storage(&self, len: usize) -> Result<Storage> {
+        let len = len.max(1).next_multiple_of(ALIGN);
+        Ok(match &self.device {
+            Device::Interpreter => Storage::Values(vec![0.0; len]),
+            Device::Loops => Storage::Words(vec![0; len]),
+            #[cfg(feature = "kernels")]
+            Device::Kernels(d) => Storage::Device(d.allocate(len * 4)),
+        })
+    }
+
+    /// Writes elements; there must be as many as the place has. Integers go into integer tensors, floats into float ones.
+    pub fn write(&mut self, place: Place, data: &Data) -> Result<()> {
+        if data.len() != place.len {
+            return Err(Error::Device(format!("{} elements for a tensor of {}", data.len(), place.len)));
+        }
+        let range = place.offset..place.offset + place.len;
+        match &mut self.arenas[place.arena.0] {
+            Storage::Values(v) => v[range].copy_from_slice(&data.to_f64()),
+            Storage::Words(v) => v[range].copy_from_slice(&words(data)),
+            #[cfg(feature = "kernels")]
+            Storage::Device(b) => {
+                let Device::Kernels(d) = &self.device else { unreachable!("only devices have device buffers") };
+                let bytes: Vec<u8> = words(data).iter().flat_map(|w| w.to_le_bytes()).collect();
+                d.upload(&slice(b, place)?, &bytes).map_err(Error::Device)?;
+            }
+        }
+        Ok(())
+    }
+    /// Reads elements as f64, after everything that was launched so far.
+    pub fn read_f64(&self, place: Place, elem: Elem) -> Result<Vec<f64>> {
+        if let Storage::Values(v) = &self.arenas[place.arena.0] {
+            return Ok(v[place.offset..place.offset + place.len].to_vec());
+        }
+        Ok(self
+            .read_words(place)?
+            .into_iter()
+            .map(|w| match elem {
+                Elem::I32 => f64::from(w as i32),
+                Elem::U32 | Elem::Bool => f64::from(w),
+                _ => f64::from(f32::from_bits(w)),
+            })
+            .collect())
+    }
+    /// Reads f32 elements (rounded, in the interpreter), after everything that was launched so far.
+    pub fn read_f32(&self, place: Place) -> Result<Vec<f32>> {
+        if let Storage::Values(v) = &self.arenas[place.arena.0] {
+            return Ok(v[place.offset..place.offset + place.len].iter().map(|&x| x as f32).collect());
+        }
+        Ok(self.read_words(place)?.into_iter().map(f32::from_bits).collect())
+    }
+    fn read_words(&self, place: Place) -> Result<Vec<u32>> {
+        match &self.arenas[place.arena.0] {
+            Storage::Values(_) => unreachable!("the interpreter's values have no bits to read"),
+            Storage::Words(v) => Ok(v[place.offset..place.offset + place.len].to_vec()),
+            #[cfg(feature = "kernels")]
+            Storage::Device(b) => {
+                let Device::Kernels(d) = &self.device else { unreachable!("only devices have device buffers") };
+                let bytes = d.download(&slice(b, place)?).map_err(Error::Device)?;
+                Ok(bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect())
+            }
+        }
+    }
+
+    /// Rounds the interpreter's values to f32, as a checkpoint would; other devices hold nothing else.
+    pub(crate) fn round_to_f32(&mut self, arena: ArenaId) {
+        if let Storage::Values(v) = &mut self.arenas[arena.0] {
+            v.iter_mut().for_each(|x| *x = f64::from(*x as f32));
+        }
+    }
+    /// Copies inside the interpreter's memory.
+    pub(super) fn copy_values(&mut self, from: Place, to: Place) {
+        if let Storage::Values(v) = &self.arenas[from.arena.0] {
+            let data = v[from.offset..from.offset + from.len].to_vec();
+            if let Storage::Values(out) = &mut self.arenas[to.arena.0] {
+                out[to.offset..to.offset + to.len].copy_from_slice(&data);
+            }
+        }
+    }
+
+    /// Runs a kernel on tensors of the arenas.
+    pub(super) fn launch(&mut self, kernel: &Compiled, places: &[Place]) -> Result<()> {
+        match kernel {
+            Compiled::Loops(k) => {
+                let mut buffers = Vec::with_capacity(places.len());
+                for (place, buffer) in places.iter().zip(&k.buffers) {
+                    let words = self.read_words(*place)?;
+                    buffers.push(match buffer.elem {
+                        Elem::I32 => BufferData::I32(words.into_iter().map(|w| w as i32).collect()),
+                        Elem::U32 | Elem::Bool => BufferData::U32(words),
+                        _ => BufferData::F32(words.into_iter().map(f32::from_bits).collect()),
+                    });
+                }
+                eval::run(k, &mut buffers).map_err(Error::Device)?;
+                for ((place, data), buffer) in places.iter().zip(buffers).zip(&k.buffers) {
+                    let Storage::Words(v) = &mut self.arenas[place.arena.0] else { continue };
+                    if buffer.written {
+                        let out = &mut v[place.offset..place.offset + place.len];
+                        match data {
+                            BufferData::F32(d) => out.iter_mut().zip(d).for_each(|(o, x)| *o = x.to_bits()),
+                            BufferData::I32(d) => out.iter_mut().zip(d).for_each(|(o, x)| *o = x as u32),
+                            BufferData::U32(d) => out.copy_from_slice(&d),
+                        }
+                    }
+                }
+                Ok(())
+            }
+            #[cfg(feature = "kernels")]
+            Compiled::Kernel(k) => {
+                let Device::Kernels(d) = &self.device else { unreachable!("only devices have compiled kernels") };
+                let mut handles = Vec::with_capacity(places.len());
+                for place in places {
+                    match &self.arenas[place.arena.0] {
+                        Storage::Device(b) => handles.push(slice(b, *place)?),
+                        _ => unreachable!("only devices have compiled kernels"),
+                    }
+                }
+                d.launch(k, &handles.iter().collect::<Vec<_>>()).map_err(Error::Device)
+            }
+        }
+    }
+}
+
+#[cfg(feature = "kernels")]
+fn slice(buffer: &foveate_codegen::BufferHandle, place: Place) -> Result<foveate_codegen::BufferHandle> {
+    buffer.slice(place.offset * 4, place.len * 4).map_err(Error::Device)
+}
+
+/// The bits of a device's elements.
+fn words(data: &Data) -> Vec<u32> {
+    match data {
+        Data::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
+        Data::F64(v) => v.iter().map(|&x| (x as f32).to_bits()).collect(),
+        Data::I64(v) => v.iter().map(|&x| x as u32).collect(),
+    }
+}
