@@ -1,6 +1,7 @@
 //! From a checked spec to loop nests: checker, index IR, reverse-mode differentiation, rewrites, schedules, and the interpreter
 //! that is the oracle of them all. Nothing here knows a device.
 
+pub mod compile;
 pub mod grad;
 pub mod interp;
 pub mod ir;

@@ -38,7 +38,7 @@ pub const AFTER: &[Pass] =
 pub struct Options<'a> {
     /// Run only so many passes.
     pub stop_after: Option<usize>,
-    /// Call [`run`]'s `dump` after every pass of this name.
+    /// Call [`run`]'s `dump` only after passes of this name; otherwise after every one.
     pub dump_after: Option<&'a str>,
 }
 
@@ -57,7 +57,7 @@ pub fn run(
         (pass.run)(program, &mut report);
         verify::verify(program)
             .map_err(|e| format!("internal error: the program does not verify after pass `{}`: {e}", pass.name))?;
-        if options.dump_after == Some(pass.name) {
+        if options.dump_after.is_none_or(|name| name == pass.name) {
             dump(pass, program);
         }
     }

@@ -1,0 +1,58 @@
+//! From the index IR as lowered to the index IR that is scheduled: rewrites, differentiation, rewrites.
+
+use crate::grad::{self, Seeds};
+use crate::ir::Program;
+use crate::rewrite::{Report, pipeline};
+
+/// What to differentiate, and with respect to which parameters and inputs.
+#[derive(Clone, Debug)]
+pub struct Gradient {
+    /// The scalar: `loss`, or results weighed by cotangents.
+    pub seeds: Seeds,
+    /// Names of parameters and inputs.
+    pub wrt: Vec<String>,
+}
+
+/// An optimised program and how it came about.
+#[derive(Clone, Debug)]
+pub struct Derivation {
+    /// Ready to be scheduled.
+    pub program: Program,
+    /// What the rewrites did, before and after differentiation.
+    pub report: Report,
+}
+
+/// Optimises a program, and differentiates it on the way where a gradient is asked for. `watch` sees the program after every stage and
+/// pass, with a name such as `rewrite.linearise`.
+///
+/// # Errors
+/// What cannot be differentiated ([`grad::differentiate`]), or the pass whose result does not verify.
+pub fn derive(
+    mut program: Program,
+    gradient: Option<&Gradient>,
+    watch: &mut dyn FnMut(&str, &Program),
+) -> Result<Derivation, String> {
+    let all = pipeline::Options::default();
+    watch("lowered", &program);
+    let mut report = pipeline::run(&mut program, pipeline::BEFORE, all, &mut |pass, p| {
+        watch(&format!("rewrite.{}", pass.name), p);
+    })?;
+    if let Some(gradient) = gradient {
+        program = grad::differentiate(&program, &gradient.seeds, &gradient.wrt)?;
+        watch("differentiated", &program);
+        let after = pipeline::run(&mut program, pipeline::AFTER, all, &mut |pass, p| {
+            watch(&format!("rewrite-gradient.{}", pass.name), p);
+        })?;
+        for entry in after.entries {
+            if !report.entries.contains(&entry) {
+                report.entries.push(entry);
+            }
+        }
+        for algorithm in after.algorithms {
+            if !report.algorithms.contains(&algorithm) {
+                report.algorithms.push(algorithm);
+            }
+        }
+    }
+    Ok(Derivation { program, report })
+}
