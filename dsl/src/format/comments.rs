@@ -56,38 +56,37 @@ impl<'t> Comments<'t> {
 
     /// Sets the comments before this byte at a place inside a statement where a break follows.
     pub(super) fn inside(&mut self, before: u32, out: &mut Vec<Doc>) {
-        while let Some(comment) = self.take(before) {
-            if comment.own_line {
-                out.push(Doc::HardLine);
-                out.push(Doc::Text(plain(&comment.text)));
-            } else {
-                out.push(Doc::Trailing(plain(&comment.text)));
-            }
-        }
-    }
-
-    /// Sets the comments that belong to the statement that ends here: those that found no place inside it, and the
-    /// one behind it on its last line, before what starts at `next`.
-    pub(super) fn behind(&mut self, end: u32, next: u32, out: &mut Vec<Doc>) {
         let mut first = true;
-        loop {
-            let trailing = self.all.get(self.next).is_some_and(|comment| {
-                comment.start < end || (comment.start < next && !comment.own_line && self.same_line(end, comment.start))
-            });
-            let Some(comment) = self.take(if trailing { u32::MAX } else { 0 }) else { return };
-            if !std::mem::take(&mut first) {
+        while let Some(comment) = self.take(before) {
+            if comment.own_line || !first {
                 out.push(Doc::HardLine);
                 out.push(Doc::Text(plain(&comment.text)));
             } else {
                 out.push(Doc::Trailing(plain(&comment.text)));
             }
+            first = false;
         }
     }
 
-    /// Sets the comments on the line of an opening brace, given where the first thing in the block starts.
+    /// Sets a comment behind the statement that ends here: one that found no place inside it, or one on its last line,
+    /// before what starts at `next`. Other comments from inside will stand above what follows.
+    pub(super) fn behind(&mut self, end: u32, next: u32, out: &mut Vec<Doc>) {
+        let Some(comment) = self.all.get(self.next) else { return };
+        let trailing = comment.start < next && !comment.own_line && self.same_line(end, comment.start);
+        if trailing || comment.start < end {
+            out.push(Doc::Trailing(plain(&comment.text)));
+            self.next += 1;
+        }
+        for displaced in self.all[self.next..].iter_mut().take_while(|comment| comment.start < end) {
+            displaced.text = plain(&displaced.text);
+        }
+    }
+
+    /// Sets the comment on the line of an opening brace, given where the first thing in the block starts.
     pub(super) fn behind_brace(&mut self, first: u32, out: &mut Vec<Doc>) {
-        while self.all.get(self.next).is_some_and(|comment| !comment.own_line) {
-            let Some(comment) = self.take(first) else { return };
+        if self.all.get(self.next).is_some_and(|comment| !comment.own_line)
+            && let Some(comment) = self.take(first)
+        {
             out.push(Doc::Trailing(plain(&comment.text)));
         }
     }

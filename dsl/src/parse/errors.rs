@@ -2,7 +2,7 @@
 
 use pest::error::{Error, ErrorVariant, InputLocation};
 
-use super::scan::{Scan, Token, TokenKind, starts_line};
+use super::scan::{Scan, Token, TokenKind, is_keyword, starts_line};
 use super::{MAX_NESTING, Rule};
 use crate::ast::Span;
 use crate::diagnostic::Diagnostic;
@@ -55,11 +55,33 @@ impl Failure<'_> {
             && let Some(start) = self.left_side(before)
             && start > 0
             && self.same_line(start - 1, start)
-            && matches!(self.word(start - 1), ")" | "]")
-                | !matches!(self.scan.tokens[start - 1].kind, TokenKind::Sign) & !is_keyword(self.word(start - 1))
+            && self.ends_operand(start - 1)
         {
             self.found = Some(start);
             self.expected = &[Rule::infix, Rule::define];
+        } else if !self.expects(&[Rule::infix])
+            && !self.expects_operand()
+            && let Some(open) = self.found.and_then(|found| self.apart(found))
+        {
+            self.found = Some(open);
+            self.expected = &[Rule::infix, Rule::define];
+        }
+    }
+
+    /// The round bracket that is open at this token, if it stands apart behind something on its line: a list of left
+    /// sides seems to start there, but what was meant is probably a body or arguments.
+    fn apart(&self, index: usize) -> Option<usize> {
+        let open = self.innermost(index).filter(|&open| self.word(open) == "(")?;
+        let before = open.checked_sub(1)?;
+        let gap = self.scan.tokens[before].end < self.scan.tokens[open].start;
+        (gap && self.ends_operand(before) && self.same_line(before, open)).then_some(open)
+    }
+
+    /// Whether an expression can end with this token.
+    fn ends_operand(&self, index: usize) -> bool {
+        match self.scan.tokens[index].kind {
+            TokenKind::Sign => matches!(self.word(index), ")" | "]"),
+            _ => !is_keyword(self.word(index)),
         }
     }
 
@@ -132,12 +154,12 @@ impl Failure<'_> {
     fn diagnostic(&self) -> Diagnostic {
         let specific = match (self.found, self.before()) {
             (Some(found), Some(before)) => self
-                .keyword_as_name(found)
+                .misplaced_member(before, found)
+                .or_else(|| self.keyword_as_name(found))
                 .or_else(|| self.equals(before, found))
                 .or_else(|| self.missing_body(before, found))
                 .or_else(|| self.spaced_call(before, found))
-                .or_else(|| self.unknown_reduction(before, found))
-                .or_else(|| self.misplaced_member(before, found)),
+                .or_else(|| self.unknown_reduction(before, found)),
             (Some(found), None) => Some(self.no_version(found)),
             _ => None,
         };
@@ -171,7 +193,8 @@ impl Failure<'_> {
         if self.word(found) != "=" || !self.expects(&[Rule::infix]) {
             return None;
         }
-        let inside = matches!(self.line_word(found), "require" | "if") || self.inside_brackets(found);
+        let inside = matches!(self.line_word(found), "require" | "if")
+            || self.innermost(found).is_some_and(|open| self.word(open) != "{");
         let diagnostic = if inside {
             Diagnostic::error("E0012", "`=` defines, it does not compare")
                 .primary(self.span(found), "expected `==` here")
@@ -184,19 +207,18 @@ impl Failure<'_> {
         Some(diagnostic)
     }
 
-    /// Whether a round or square bracket is open at this token.
-    fn inside_brackets(&self, index: usize) -> bool {
-        let mut open = 0i32;
+    /// The innermost bracket that is open at this token.
+    fn innermost(&self, index: usize) -> Option<usize> {
+        let mut closed = 0;
         for at in (0..index).rev() {
             match self.word(at) {
-                ")" | "]" => open += 1,
-                "(" | "[" if open == 0 => return true,
-                "(" | "[" => open -= 1,
-                "{" | "}" => return false,
+                ")" | "]" | "}" => closed += 1,
+                "(" | "[" | "{" if closed == 0 => return Some(at),
+                "(" | "[" | "{" => closed -= 1,
                 _ => {}
             }
         }
-        false
+        None
     }
 
     /// The token that opens the round bracket that closes here.
@@ -279,8 +301,8 @@ impl Failure<'_> {
     /// Statements among members and the other way round.
     fn misplaced_member(&self, before: usize, found: usize) -> Option<Diagnostic> {
         let word = self.word(found);
-        let in_forward = self.expects(&[Rule::return_stmt, Rule::define, Rule::tuple_def]);
-        let in_module = self.expects(&[Rule::require, Rule::declaration, Rule::forward]);
+        let in_forward = self.expected.iter().any(|&rule| describe(rule) == "a statement");
+        let in_module = self.expected.iter().any(|&rule| describe(rule) == "a declaration");
         if in_forward && matches!(word, "require" | "axis" | "index" | "forward") {
             return Some(
                 Diagnostic::error("E0001", format!("`{word}` stands inside `forward`"))
@@ -392,33 +414,6 @@ fn join(words: &[&str]) -> String {
         [one] => (*one).to_owned(),
         [most @ .., last] => format!("{} or {last}", most.join(", ")),
     }
-}
-
-fn is_keyword(word: &str) -> bool {
-    matches!(
-        word,
-        "if" | "then"
-            | "else"
-            | "or"
-            | "and"
-            | "not"
-            | "true"
-            | "false"
-            | "div"
-            | "for"
-            | "in"
-            | "where"
-            | "let"
-            | "return"
-            | "require"
-            | "axis"
-            | "index"
-            | "forward"
-            | "expose"
-            | "update"
-            | "import"
-            | "fn"
-    )
 }
 
 /// Whether what can stand here begins something new, so that what stands before is complete.

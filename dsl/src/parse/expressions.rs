@@ -75,7 +75,7 @@ impl Builder<'_> {
         }
         self.diagnostics.push(
             Diagnostic::error("E0006", format!("this expression nests more than {MAX_DEPTH} operations"))
-                .primary(span, "too deep from here")
+                .primary(Span { start: span.end.saturating_sub(1).max(span.start), ..span }, "one too many")
                 .help("define a part of it under a name of its own"),
         );
         (Expr { kind: ExprKind::Int(0), span }, 1)

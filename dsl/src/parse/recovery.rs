@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::scan::{Scan, TokenKind, starts_line};
+use super::scan::{Scan, TokenKind, is_keyword, starts_line};
 
 /// The bytes to blank for an error at this byte: the statement, member, recipe entry or item around it.
 ///
@@ -122,45 +122,23 @@ fn starts_chunk(text: &str, scan: &Scan, index: usize, outermost: bool) -> bool 
     if outermost {
         return before == "}" && !matches!(written, "else" | "{" | "}");
     }
-    let keyword =
-        matches!(written, "let" | "return" | "require" | "axis" | "index" | "forward" | "expose" | "update" | "for");
-    if keyword || matches!(before, "{") {
-        return !matches!(written, "}");
+    if before == "{" {
+        return written != "}";
     }
-    let continues = matches!(
-        before,
-        "+" | "-"
-            | "*"
-            | "/"
-            | "%"
-            | "^"
-            | "="
-            | "=="
-            | "!="
-            | "<"
-            | "<="
-            | ">"
-            | ">="
-            | ","
-            | ":"
-            | "|"
-            | "->"
-            | "."
-            | "or"
-            | "and"
-            | "not"
-            | "div"
-            | "if"
-            | "then"
-            | "else"
-            | "in"
-            | "where"
-            | "return"
-            | "..",
-    );
-    let cannot_start = matches!(written, "or" | "and" | "div" | "then" | "else" | "in" | "where");
-    let starts = scan.tokens[index].kind == TokenKind::Word && !cannot_start || written == "(";
-    starts && (before == "}" || (starts_line(text, scan.tokens[index].start) && !continues))
+    const OPERATORS: &[&str] = &[
+        "+", "-", "*", "/", "%", "^", "=", "==", "!=", "<", "<=", ">", ">=", ",", ":", "|", "->", ".", "..", "or",
+        "and", "not", "div", "if", "then", "else", "in", "where", "return",
+    ];
+    const STATEMENTS: &[&str] = &["let", "return", "require", "axis", "index", "forward", "expose", "update", "for"];
+    let continued = OPERATORS.contains(&before);
+    let line = starts_line(text, scan.tokens[index].start);
+    // These start a statement even behind an unfinished one, but not where a name should stand.
+    if STATEMENTS.contains(&written) && (line || !(continued || is_keyword(before))) {
+        return true;
+    }
+    let inner = matches!(written, "or" | "and" | "div" | "then" | "else" | "in" | "where");
+    let starts = (scan.tokens[index].kind == TokenKind::Word && !inner) || written == "(";
+    starts && (before == "}" || (line && !continued))
 }
 
 /// How far a byte is from the start of its line.

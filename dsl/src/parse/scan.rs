@@ -70,8 +70,9 @@ impl Scan {
                 }
                 b'a'..=b'z' | b'A'..=b'Z' | b'_' => scan.push(TokenKind::Word, at, word_length(bytes, at)),
                 b'0'..=b'9' => {
-                    // After a dot digits are a path's segment (`se_fc.0`), and letters may follow them.
-                    let segment = at > 0 && bytes[at - 1] == b'.' && !text[..at].ends_with("..");
+                    // After a dot or a computed piece digits belong to a path (`se_fc.0`), and letters may follow them.
+                    let before = at.checked_sub(1).map_or(b' ', |before| bytes[before]);
+                    let segment = before == b'}' || (before == b'.' && !text[..at].ends_with(".."));
                     let length = if segment { word_length(bytes, at) } else { scan.number(file, text, at) };
                     scan.push(TokenKind::Number, at, length)
                 }
@@ -303,12 +304,20 @@ impl Scan {
         self.problem = found;
     }
 
-    /// Whether an item or import starts at this token: two words, the first of them an item's, at the start of a line.
+    /// Whether an item or import starts at this token: an item's word at the start of a line, a name, and what follows
+    /// an item's name.
     pub(crate) fn starts_item(&self, text: &str, index: usize) -> bool {
-        let token = self.tokens[index];
-        is_item_word(&text[token.start..token.end])
-            && starts_line(text, token.start)
-            && self.tokens.get(index + 1).is_some_and(|next| next.kind == TokenKind::Word)
+        let word = |index: usize| self.tokens.get(index).map_or("", |token| &text[token.start..token.end]);
+        let named = self.tokens.get(index + 1).is_some_and(|next| next.kind == TokenKind::Word)
+            && !is_keyword(word(index + 1))
+            && starts_line(text, self.tokens[index].start);
+        match word(index) {
+            "import" => named && matches!(word(index + 2), "," | "from"),
+            "module" | "model" | "loss" | "optimizer" | "fn" | "recipe" => {
+                named && matches!(word(index + 2), "(" | "{")
+            }
+            _ => false,
+        }
     }
 
     /// The `///` lines that stand directly above the item at this byte, first line first.
@@ -357,9 +366,13 @@ fn indentation(text: &str, at: usize) -> usize {
     text[start..].bytes().take_while(|byte| matches!(byte, b' ' | b'\t')).count()
 }
 
-/// Whether a word can begin an item or import.
-fn is_item_word(word: &str) -> bool {
-    matches!(word, "import" | "module" | "model" | "loss" | "optimizer" | "fn" | "recipe")
+/// Whether a word is one of the language's own everywhere.
+pub(crate) fn is_keyword(word: &str) -> bool {
+    const KEYWORDS: &[&str] = &[
+        "if", "then", "else", "or", "and", "not", "true", "false", "div", "for", "in", "where", "let", "return",
+        "require", "axis", "index", "forward", "expose", "update", "import", "fn",
+    ];
+    KEYWORDS.contains(&word)
 }
 
 fn word_length(bytes: &[u8], start: usize) -> usize {
