@@ -2,6 +2,7 @@
 
 use pest::error::{Error, ErrorVariant, InputLocation};
 
+use super::expected::{describe, join, starts_statement, words};
 use super::scan::{Scan, Token, TokenKind, is_keyword, starts_line};
 use super::{MAX_NESTING, Rule};
 use crate::ast::Span;
@@ -330,7 +331,7 @@ impl Failure<'_> {
     }
 
     fn general(&self) -> Diagnostic {
-        let expected = self.expected_words();
+        let expected = words(self.expected);
         let found = match self.found {
             Some(found) => match self.scan.tokens[found].kind {
                 TokenKind::Text => "a string".to_owned(),
@@ -384,123 +385,5 @@ impl Failure<'_> {
             return None;
         };
         Some(help.to_owned())
-    }
-
-    /// What could stand here, each once, the most telling first.
-    fn expected_words(&self) -> Vec<&'static str> {
-        let mut words = Vec::new();
-        for &rule in self.expected {
-            let word = describe(rule);
-            if !word.is_empty() && !words.contains(&word) {
-                words.push(word);
-            }
-        }
-        if words.contains(&"an expression") {
-            // Whatever begins an expression is covered by the word.
-            words.retain(|word| !matches!(*word, "a name" | "a string" | "`[`" | "`(`" | "`-`"));
-        }
-        if words.len() > 1 {
-            // Every expression may be continued; say so only if nothing else could follow.
-            words.retain(|word| *word != "an operator" && *word != "`[`" || self.expected.len() < 3);
-        }
-        words.truncate(5);
-        words
-    }
-}
-
-fn join(words: &[&str]) -> String {
-    match words {
-        [] => String::new(),
-        [one] => (*one).to_owned(),
-        [most @ .., last] => format!("{} or {last}", most.join(", ")),
-    }
-}
-
-/// Whether what can stand here begins something new, so that what stands before is complete.
-fn starts_statement(rule: Rule) -> bool {
-    matches!(describe(rule), "a statement" | "a declaration" | "an item" | "a recipe entry")
-}
-
-/// A rule in words; empty for what needs no mention.
-fn describe(rule: Rule) -> &'static str {
-    match rule {
-        Rule::version | Rule::kw_foveate => "`foveate 1`",
-        Rule::import
-        | Rule::module
-        | Rule::function
-        | Rule::recipe
-        | Rule::module_kind
-        | Rule::kw_import
-        | Rule::kw_fn
-        | Rule::kw_recipe => "an item",
-        Rule::require
-        | Rule::axis
-        | Rule::index
-        | Rule::member_if
-        | Rule::member_for
-        | Rule::forward
-        | Rule::declaration
-        | Rule::kw_require
-        | Rule::kw_axis
-        | Rule::kw_index
-        | Rule::kw_forward => "a declaration",
-        Rule::if_stmt
-        | Rule::for_stmt
-        | Rule::return_stmt
-        | Rule::expose
-        | Rule::update
-        | Rule::tuple_def
-        | Rule::define
-        | Rule::kw_return
-        | Rule::kw_expose
-        | Rule::kw_update => "a statement",
-        Rule::entry => "a recipe entry",
-        Rule::key => "a key",
-        Rule::expr
-        | Rule::static_expr
-        | Rule::if_expr
-        | Rule::neg
-        | Rule::kw_not
-        | Rule::reduce_head
-        | Rule::reduce_op
-        | Rule::normalise
-        | Rule::normalise_head
-        | Rule::normalise_op
-        | Rule::reference
-        | Rule::int
-        | Rule::float
-        | Rule::sizes
-        | Rule::boolean
-        | Rule::list
-        | Rule::paren => "an expression",
-        Rule::infix => "an operator",
-        Rule::name | Rule::target | Rule::binder | Rule::input | Rule::param_decl | Rule::path => "a name",
-        Rule::arg => "an argument",
-        Rule::string => "a string",
-        Rule::lpar | Rule::params | Rule::fn_args | Rule::inputs | Rule::args | Rule::name_group => "`(`",
-        Rule::rpar => "`)`",
-        Rule::lbracket | Rule::dims | Rule::indices | Rule::target_indices => "`[`",
-        Rule::rbracket => "`]`",
-        Rule::lbrace | Rule::block | Rule::member_block | Rule::entry_block => "`{`",
-        Rule::rbrace => "`}`",
-        Rule::comma => "`,`",
-        Rule::colon => "`:`",
-        Rule::eq | Rule::submodule => "`=`",
-        Rule::parameter | Rule::state => "`:`",
-        Rule::arrow => "`->`",
-        Rule::range => "`..`",
-        Rule::result | Rule::results => "a result shape",
-        Rule::kw_from => "`from`",
-        Rule::kw_prelude => "`prelude`",
-        Rule::kw_then => "`then`",
-        Rule::kw_else => "`else`",
-        Rule::kw_in => "`in`",
-        Rule::kw_param => "`param[...]`",
-        Rule::kw_state => "`state[...]`",
-        Rule::kw_label => "`label[...]`",
-        Rule::kw_no_decay => "`no_decay`",
-        Rule::constructor => "a module with arguments",
-        Rule::one_of | Rule::tuple_type | Rule::scalar_type => "a parameter type",
-        _ => "",
     }
 }

@@ -73,12 +73,20 @@ impl Builder<'_> {
         if parts_depth < MAX_DEPTH {
             return (Expr { kind, span }, parts_depth + 1);
         }
-        self.diagnostics.push(
-            Diagnostic::error("E0006", format!("this expression nests more than {MAX_DEPTH} operations"))
-                .primary(Span { start: span.end.saturating_sub(1).max(span.start), ..span }, "one too many")
-                .help("define a part of it under a name of its own"),
-        );
+        let end = Span { start: span.end.saturating_sub(1).max(span.start), ..span };
+        self.too_deep(end, format!("this expression nests more than {MAX_DEPTH} operations"));
         (Expr { kind: ExprKind::Int(0), span }, 1)
+    }
+
+    /// Reports, once for an item, that an expression is too deep.
+    fn too_deep(&mut self, at: Span, message: String) {
+        if !std::mem::replace(&mut self.found_too_deep, true) {
+            self.diagnostics.push(
+                Diagnostic::error("E0006", message)
+                    .primary(at, "one too many")
+                    .help("define a part of it under a name of its own"),
+            );
+        }
     }
 
     /// Everything from here that binds at least as tightly as `least`.
@@ -100,7 +108,19 @@ impl Builder<'_> {
                 );
             }
             // Powers associate to the right and take a minus sign; everything else associates to the left.
-            let right = self.climb(parts, if op == BinaryOp::Pow { strength::NEGATE } else { tightness + 1 });
+            let right = match op {
+                BinaryOp::Pow if self.open_prefixes < MAX_NESTING => {
+                    self.open_prefixes += 1;
+                    let right = self.climb(parts, strength::NEGATE);
+                    self.open_prefixes -= 1;
+                    right
+                }
+                BinaryOp::Pow => {
+                    self.too_deep(self.span(&sign), format!("more than {MAX_NESTING} powers in one another"));
+                    self.climb(parts, strength::ATOM)
+                }
+                _ => self.climb(parts, tightness + 1),
+            };
             let span = left.0.span.to(right.0.span);
             let depth = left.1.max(right.1);
             let kind = ExprKind::Binary { op, left: Box::new(left.0), right: Box::new(right.0) };
@@ -117,11 +137,7 @@ impl Builder<'_> {
         let prefix = parts.any();
         let start = self.span(&prefix);
         if self.open_prefixes == MAX_NESTING {
-            self.diagnostics.push(
-                Diagnostic::error("E0006", format!("more than {MAX_NESTING} prefixes and reductions in one another"))
-                    .primary(start, "one too many")
-                    .help("define a part of it under a name of its own"),
-            );
+            self.too_deep(start, format!("more than {MAX_NESTING} prefixes and reductions in one another"));
             while matches!(parts.peek(), Some(Rule::neg | Rule::kw_not | Rule::reduce_head)) {
                 parts.any();
             }

@@ -16,13 +16,15 @@ pub(super) struct Builder<'t> {
     scan: &'t Scan,
     blanked: &'t [Span],
     pub(super) diagnostics: Vec<Diagnostic>,
-    /// How many prefixes (`-`, `not`, reductions) are being read, one inside the other.
+    /// How many prefixes (`-`, `not`, reductions) and powers are being read, one inside the other.
     pub(super) open_prefixes: usize,
+    /// Whether an expression of this item was too deep; said once.
+    pub(super) found_too_deep: bool,
 }
 
 impl<'t> Builder<'t> {
     pub(super) fn new(file_id: u32, text: &'t str, scan: &'t Scan, blanked: &'t [Span]) -> Builder<'t> {
-        Builder { file_id, text, scan, blanked, diagnostics: Vec::new(), open_prefixes: 0 }
+        Builder { file_id, text, scan, blanked, diagnostics: Vec::new(), open_prefixes: 0, found_too_deep: false }
     }
 
     pub(super) fn cursor<'i>(&self, pair: Pair<'i, Rule>) -> Cursor<'i> {
@@ -46,6 +48,7 @@ impl<'t> Builder<'t> {
         };
         let mut file = File { version, imports: Vec::new(), items: Vec::new() };
         while let Some(pair) = parts.next() {
+            self.found_too_deep = false;
             match pair.as_rule() {
                 Rule::import => {
                     let import = self.import(pair);
@@ -292,7 +295,7 @@ impl<'t> Builder<'t> {
                 }
             }
         }
-        self.limit_chain(arms.len(), at);
+        self.limit_chain(&mut arms, at);
         let mut result = None;
         for (cond, then, start) in arms.into_iter().rev() {
             if let Some(next) = result.take() {

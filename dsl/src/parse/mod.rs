@@ -7,6 +7,7 @@
 
 mod cursor;
 mod errors;
+mod expected;
 pub(crate) mod expressions;
 mod items;
 mod recovery;

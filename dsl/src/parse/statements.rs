@@ -145,7 +145,7 @@ impl Builder<'_> {
                 }
             }
         }
-        self.limit_chain(arms.len(), at);
+        self.limit_chain(&mut arms, at);
         let mut result = None;
         for (cond, then, start) in arms.into_iter().rev() {
             if let Some(next) = result.take() {
@@ -161,14 +161,13 @@ impl Builder<'_> {
         result
     }
 
-    /// Reports an `else if` chain that would make too deep a tree.
-    pub(super) fn limit_chain(&mut self, arms: usize, at: Span) {
-        if arms > MAX_NESTING {
-            self.diagnostics.push(
-                Diagnostic::error("E0006", format!("this `if` has {arms} conditions; at most {MAX_NESTING} are read"))
-                    .primary(at, "")
-                    .help("split it into several `if`s"),
-            );
+    /// Cuts an `else if` chain that would make too deep a tree, and says so.
+    pub(super) fn limit_chain<T>(&mut self, arms: &mut Vec<T>, at: Span) {
+        if arms.len() > MAX_NESTING {
+            let message = format!("this `if` has {} conditions; at most {MAX_NESTING} are read", arms.len());
+            self.diagnostics
+                .push(Diagnostic::error("E0006", message).primary(at, "").help("split it into several `if`s"));
+            arms.truncate(MAX_NESTING);
         }
     }
 
