@@ -4,7 +4,7 @@ use crate::grad::{Seeds, differentiate};
 use crate::interp::{Array, run};
 use crate::ir::*;
 use crate::loops::eval::BufferData;
-use crate::schedule::{BufferRole, Facts, KernelGraph, schedule};
+use crate::schedule::{Facts, host, schedule};
 
 /// A program of one function under construction.
 pub struct Make {
@@ -174,30 +174,6 @@ pub fn check_gradients(program: &Program) {
     }
 }
 
-/// Runs a graph on the host and gives its result buffers.
-pub fn evaluate(g: &KernelGraph, arg: &dyn Fn(&ArgRole) -> BufferData) -> Vec<(usize, BufferData)> {
-    let mut data: Vec<BufferData> = g
-        .buffers
-        .iter()
-        .map(|b| match &b.role {
-            BufferRole::Arg(role) => arg(role),
-            _ => BufferData::zeros(b.elem, b.shape.iter().product()),
-        })
-        .collect();
-    for l in &g.launches {
-        let k = &g.kernels[l.kernel];
-        crate::loops::verify::verify(k).unwrap_or_else(|e| panic!("{}: {e}\n{k}", l.site));
-        let mut args: Vec<BufferData> = l.buffers.iter().map(|&b| data[b].clone()).collect();
-        crate::loops::eval::run(k, &mut args).unwrap_or_else(|e| panic!("{}: {e}\n{k}", l.site));
-        for (&b, d) in l.buffers.iter().zip(args) {
-            data[b] = d;
-        }
-    }
-    let mut out: Vec<(usize, BufferData)> = data.into_iter().enumerate().collect();
-    out.retain(|(b, _)| matches!(g.buffers[*b].role, BufferRole::Result(_)));
-    out
-}
-
 /// Checks that the program's kernels, for vectors of several widths, give what the interpreter gives.
 pub fn check_schedule(program: &Program, args: &[(ArgRole, Array)]) {
     let want = run(program, args).unwrap_or_else(|e| panic!("{e}\n{program}"));
@@ -214,8 +190,7 @@ pub fn check_schedule(program: &Program, args: &[(ArgRole, Array)]) {
                 _ => BufferData::F32(a.data.iter().map(|x| *x as f32).collect()),
             }
         };
-        for (b, data) in evaluate(&g, &arg) {
-            let BufferRole::Result(roles) = &g.buffers[b].role else { continue };
+        for (roles, data) in host::run(&g, &arg).unwrap_or_else(|e| panic!("{e}")) {
             let (_, expected) = want.iter().find(|(r, _)| *r == roles[0]).expect("every result has a buffer");
             let got: Vec<f64> = match data {
                 BufferData::F32(v) => v.into_iter().map(f64::from).collect(),

@@ -6,6 +6,7 @@ mod emit;
 mod expand;
 mod graph;
 mod groups;
+pub mod host;
 mod rows;
 mod split;
 mod storage;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::ir::{BinaryOp, Pred, UnaryOp};
 use crate::loops::eval::BufferData;
-use crate::testing::{Make, attention, evaluate, fill, rd};
+use crate::testing::{Make, attention, fill, rd};
 
 fn facts(lanes: usize) -> Facts {
     Facts { lanes, units: 2, local_bytes: 49152, registers: 28 }
@@ -17,10 +17,12 @@ fn execute(g: &KernelGraph, inputs: &[(&str, Vec<f32>)]) -> HashMap<String, Vec<
         }
         other => panic!("{other:?}"),
     };
-    evaluate(g, &args)
-        .into_iter()
-        .map(|(b, d)| (g.buffers[b].name.clone(), d.as_f32().expect("f32").to_vec()))
-        .collect()
+    let results = host::run(g, &args).unwrap_or_else(|e| panic!("{e}"));
+    let name = |roles: &[ResultRole]| match &roles[0] {
+        ResultRole::Output(n) => n.clone(),
+        other => panic!("{other:?}"),
+    };
+    results.into_iter().map(|(roles, d)| (name(&roles), d.as_f32().expect("f32").to_vec())).collect()
 }
 
 fn close(a: &[f32], b: &[f32]) {

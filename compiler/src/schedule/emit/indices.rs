@@ -162,13 +162,17 @@ impl Scope<'_> {
 
     fn join(&mut self, preds: &[Pred], op: BinaryOp, empty: f64) -> ValueId {
         let mut out = None;
+        let was = self.speculative;
         for p in preds {
             let v = self.test(p);
             out = Some(match out {
                 Some(sum) => self.binary(op, sum, v),
                 None => v,
             });
+            // All parts are evaluated, so those after the first may look where it does not hold.
+            self.speculative = true;
         }
+        self.speculative = was;
         out.unwrap_or_else(|| self.op(Op::Const(empty.to_bits()), Type { elem: Elem::Bool, lanes: 1 }))
     }
 

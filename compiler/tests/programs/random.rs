@@ -93,7 +93,7 @@ fn expr(d: &mut Draw, w: &World, vars: &[(VarId, usize)], depth: usize) -> Expr 
     }
 }
 
-fn program(seed: &[u8]) -> Program {
+pub fn program(seed: &[u8]) -> Program {
     let mut d = Draw { from: seed, at: 0 };
     let mut w = World { b: Build::new(), tensors: Vec::new() };
     for (n, name) in ["x", "y", "z"].iter().enumerate() {

@@ -1,10 +1,10 @@
 //! Values of a program on pseudo-random inputs.
 
 use foveate_compiler::interp::{self, Array};
-use foveate_compiler::ir::Program;
+use foveate_compiler::ir::{ArgRole, Program};
 
-/// The results by name; inputs are in -1..1.
-pub fn run(p: &Program, seed: u64) -> Vec<(String, Vec<f64>)> {
+/// Numbers in -1..1 for every argument.
+pub fn arguments(p: &Program, seed: u64) -> Vec<(ArgRole, Array)> {
     let f = p.entry();
     let mut args = Vec::new();
     for (n, a) in f.args.iter().enumerate() {
@@ -19,6 +19,11 @@ pub fn run(p: &Program, seed: u64) -> Vec<(String, Vec<f64>)> {
         let data = (0..shape.iter().product()).map(|_| draw()).collect();
         args.push((a.role.clone(), Array { shape, data }));
     }
-    let results = interp::run(p, &args).expect("the program reads inside its tensors");
+    args
+}
+
+/// The results by name; inputs are in -1..1.
+pub fn run(p: &Program, seed: u64) -> Vec<(String, Vec<f64>)> {
+    let results = interp::run(p, &arguments(p, seed)).expect("the program reads inside its tensors");
     results.into_iter().map(|(role, a)| (format!("{role:?}"), a.data)).collect()
 }

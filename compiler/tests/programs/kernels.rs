@@ -1,0 +1,100 @@
+//! Random programs, their gradients included, through the schedules: kernels against the interpreter.
+
+use crate::random::program;
+use crate::value;
+use foveate_compiler::grad::{Seeds, differentiate};
+use foveate_compiler::interp::{self, Array};
+use foveate_compiler::ir::*;
+use foveate_compiler::loops::eval::BufferData;
+use foveate_compiler::rewrite::pipeline;
+use foveate_compiler::schedule::{Facts, host, schedule};
+use proptest::prelude::*;
+
+/// The gradient program with cotangents of all outputs and with respect to all arguments.
+fn gradient(p: &Program) -> Program {
+    let f = p.entry();
+    let outputs = f.results.iter().filter_map(|r| match &r.role {
+        ResultRole::Output(n) => Some(n.clone()),
+        _ => None,
+    });
+    let args = f.args.iter().filter_map(|a| match &a.role {
+        ArgRole::Param(n) | ArgRole::Input(n) => Some(n.clone()),
+        _ => None,
+    });
+    let d = differentiate(p, &Seeds::Cotangents(outputs.collect()), &args.collect::<Vec<_>>()).expect("differentiable");
+    verify::verify(&d).unwrap_or_else(|e| panic!("{e}\n{d}"));
+    d
+}
+
+/// Runs the kernels for vectors of `lanes` and compares with the interpreter.
+fn kernels_agree(p: &Program, lanes: usize) {
+    let args = value::arguments(p, 3);
+    let want = interp::run(p, &args).expect("the program reads inside its tensors");
+    let facts = Facts { lanes, units: 2, local_bytes: 16 << 10, registers: 28 };
+    let arg = |role: &ArgRole| {
+        let (_, a): &(ArgRole, Array) = args.iter().find(|(r, _)| r == role).expect("every argument has a value");
+        BufferData::F32(a.data.iter().map(|x| *x as f32).collect())
+    };
+    for (roles, data) in host::run(&schedule(p, &facts), &arg).unwrap_or_else(|e| panic!("{e}\n{p}")) {
+        let (_, expected) = want.iter().find(|(r, _)| *r == roles[0]).expect("every result has a buffer");
+        let Some(got) = data.as_f32() else { continue };
+        let size: f64 = expected.data.iter().map(|x| x * x).sum::<f64>().sqrt();
+        if !size.is_finite() || size > 1e6 {
+            continue;
+        }
+        let error: f64 = expected.data.iter().zip(got).map(|(a, b)| (a - f64::from(*b)).powi(2)).sum::<f64>().sqrt();
+        assert!(error <= 1e-4 * size + 1e-3, "{:?} at {lanes} lanes: error {error} of {size}\n{p}", roles[0]);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn kernels_give_what_the_interpreter_gives(seed in proptest::collection::vec(any::<u8>(), 40..400), lanes in 0u32..5) {
+        let plain = program(&seed);
+        kernels_agree(&plain, 1 << lanes);
+        let mut better = plain.clone();
+        pipeline::run(&mut better, pipeline::BEFORE, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
+        kernels_agree(&better, 1 << lanes);
+        let mut derived = gradient(&better);
+        kernels_agree(&derived, 1 << lanes);
+        pipeline::run(&mut derived, pipeline::AFTER, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
+        kernels_agree(&derived, 1 << lanes);
+    }
+
+    #[test]
+    fn gradients_agree_with_differences(seed in proptest::collection::vec(any::<u8>(), 40..400)) {
+        let p = program(&seed);
+        let d = gradient(&p);
+        let args = value::arguments(&d, 5);
+        let results = interp::run(&d, &args).expect("the program reads inside its tensors");
+        let scalar = |args: &[(ArgRole, Array)]| -> f64 {
+            let results = interp::run(&p, args).expect("the program reads inside its tensors");
+            results.iter().filter_map(|(role, value)| {
+                let ResultRole::Output(name) = role else { return None };
+                let (_, c) = args.iter().find(|(r, _)| *r == ArgRole::Cotangent(name.clone()))?;
+                Some(value.data.iter().zip(&c.data).map(|(a, b)| a * b).sum::<f64>())
+            }).sum()
+        };
+        for (n, a) in p.entry().args.iter().enumerate() {
+            let (ArgRole::Param(name) | ArgRole::Input(name)) = &a.role else { continue };
+            let (_, grad) = results.iter().find(|(r, _)| *r == ResultRole::Grad(name.clone())).expect("a gradient");
+            for e in (0..grad.data.len()).step_by(grad.data.len().div_ceil(4)) {
+                let at = |delta: f64| {
+                    let mut args = args.clone();
+                    args[n].1.data[e] += delta;
+                    scalar(&args)
+                };
+                // Kinks and steep places show as a difference between the two quotients; they are not compared.
+                let (one, two) = ((at(1e-5) - at(-1e-5)) / 2e-5, (at(2e-5) - at(-2e-5)) / 4e-5);
+                let (left, right) = ((at(0.0) - at(-1e-5)) / 1e-5, (at(1e-5) - at(0.0)) / 1e-5);
+                let scale = 1.0 + one.abs();
+                if !one.is_finite() || (one - two).abs() > 1e-6 * scale || (left - right).abs() > 1e-2 * scale {
+                    continue;
+                }
+                prop_assert!((one - grad.data[e]).abs() <= 1e-4 * scale,
+                    "d/d{name}[{e}]: {} by differences {one}\n{p}\n{d}", grad.data[e]);
+            }
+        }
+    }
+}

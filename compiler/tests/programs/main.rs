@@ -1,0 +1,8 @@
+//! Programs made by hand and at random: what rewrites must fire and must not, and that values stay through rewrites, differentiation and schedules.
+
+mod algorithms;
+mod build;
+mod kernels;
+mod random;
+mod simplify;
+mod value;
