@@ -1,7 +1,8 @@
-//! Splitting variables: one that is read through `c / D` and `c % D` becomes a pair `(h, d)` with `c = h D + d`, so that divisions vanish.
+//! Splitting variables: one that is read through `c / D` and `c % D` becomes a pair `(h, d)` with `c = h D + d`, so that divisions vanish;
+//! a dimension that is written as `h D + d` becomes two.
 
 use super::{Cx, each_function, walk};
-use crate::ir::{Atom, Clause, Expr, Index, Node, Pred, Program, Reduction, Stmt, VarId};
+use crate::ir::{Atom, Clause, Definition, Expr, Index, Node, Pred, Program, Reduction, Stmt, VarId};
 
 /// The pass.
 pub fn run(program: &mut Program, report: &mut super::Report) {
@@ -26,9 +27,86 @@ fn function(cx: &mut Cx) {
             }
         }
         if changed {
-            cx.function.body[at] = Stmt::Define(d);
+            cx.function.body[at] = Stmt::Define(d.clone());
+        }
+        split_dimensions(cx, at, d);
+    }
+}
+
+/// A dimension that a definition's clause merges from several variables becomes one dimension for each: the same elements in the same order. Later reads divide, and
+/// are split in their turn. Results and what calls take or give keep their shapes.
+fn split_dimensions(cx: &mut Cx, at: usize, mut d: Definition) {
+    let shared = cx.function.results.iter().any(|r| r.tensor == d.tensor)
+        || cx.function.body.iter().any(|s| !matches!(s, Stmt::Define(_)) && s.reads().contains(&d.tensor));
+    let [clause] = d.clauses.as_mut_slice() else { return };
+    let Some(merged): Option<Vec<Vec<VarId>>> = clause.at.iter().map(|i| parts(cx, i)).collect() else { return };
+    if shared || merged.iter().all(|vars| vars.len() == 1) {
+        return;
+    }
+    let old = cx.function.tensor(d.tensor).clone();
+    let covers = |(vars, axis): (&Vec<VarId>, &crate::ir::AxisId)| {
+        cx.points(vars) == cx.axes[axis.index()].size as f64 && !vars.is_empty()
+    };
+    if !merged.iter().zip(&old.dims).all(covers) {
+        return;
+    }
+    let vars: Vec<VarId> = merged.iter().flatten().copied().collect();
+    let dims = vars.iter().map(|&v| cx.function.var(v).axis).collect();
+    let tensor = cx.function.new_tensor(old.name.clone(), old.elem, dims, old.span);
+    clause.at = vars.iter().map(|&v| v.into()).collect();
+    let was = std::mem::replace(&mut d.tensor, tensor);
+    cx.function.body[at] = Stmt::Define(d);
+    cx.fired("split dimensions", tensor, format!("stored over {}", cx.names(&vars)));
+    for later in at + 1..cx.function.body.len() {
+        if !cx.function.body[later].reads().contains(&was) {
+            continue;
+        }
+        let Stmt::Define(reader) = &cx.function.body[later] else { continue };
+        let mut reader = reader.clone();
+        let sizes = cx.sizes();
+        let mut f = |e: Expr| {
+            let Node::Read { tensor: t, at, bounds } = &*e.node else { return e };
+            if *t != was {
+                return e;
+            }
+            let mut place = Vec::new();
+            for (i, vars) in at.iter().zip(&merged) {
+                let mut step: i64 = vars.iter().map(|&v| cx.size(v)).product();
+                for (n, &v) in vars.iter().enumerate() {
+                    step /= cx.size(v);
+                    let whole = i.div(step, &sizes);
+                    // The outermost keeps what tells a read outside.
+                    place.push(if n == 0 { whole } else { whole.modulo(cx.size(v), &sizes) });
+                }
+            }
+            Expr::new(e.elem, Node::Read { tensor, at: place, bounds: *bounds })
+        };
+        for c in &mut reader.clauses {
+            c.body = walk::rewrite(&c.body, &mut f);
+            c.at = c.at.iter().map(|i| walk::rewrite_index(i, &mut f)).collect();
+        }
+        cx.function.body[later] = Stmt::Define(reader);
+    }
+}
+
+/// The variables of a row-major merge, outermost first.
+fn parts(cx: &Cx, i: &Index) -> Option<Vec<VarId>> {
+    let mut terms: Vec<(VarId, i64)> = Vec::new();
+    for (a, k) in &i.terms {
+        match a {
+            Atom::Var(v) => terms.push((*v, *k)),
+            _ => return None,
         }
     }
+    terms.sort_by_key(|(_, k)| *k);
+    let mut span = 1;
+    for &(v, k) in &terms {
+        if k != span {
+            return None;
+        }
+        span *= cx.size(v);
+    }
+    (i.offset == 0).then(|| terms.iter().rev().map(|(v, _)| *v).collect())
 }
 
 /// Calls its argument on every index of a clause or reduction.

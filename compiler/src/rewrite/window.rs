@@ -114,9 +114,9 @@ fn narrow(cx: &mut Cx, outer: &[VarId], r: &Reduction) -> Option<(Reduction, Var
     None
 }
 
-/// Candidates for `s` in `j - s i`, from the conditions that tie the two.
+/// Candidates for `s` in `j - s i`, from the conditions that tie the two; 1 where they do so through a clamp or division.
 fn slopes(guard: &Pred, i: VarId, j: VarId) -> Vec<i64> {
-    let mut out = Vec::new();
+    let mut out = vec![1];
     walk::visit_pred_indices(guard, &mut |x| {
         let (a, b) = (x.coefficient(i), x.coefficient(j));
         if b.abs() == 1 && a != 0 && !out.contains(&(-a * b)) {

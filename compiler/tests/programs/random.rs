@@ -130,7 +130,20 @@ pub fn program(seed: &[u8]) -> Program {
         }
         let vars: Vec<VarId> = outer.iter().map(|(v, _)| *v).collect();
         let shape = outer.iter().map(|(_, s)| *s).collect();
-        let t = w.b.define(&format!("d{n}"), &vars, body);
+        let name = format!("d{n}");
+        // Now and then the last two dimensions are merged into one.
+        let (t, shape) = match (vars.as_slice(), d.below(4)) {
+            ([first @ .., a, c], 0) => {
+                let sizes: Vec<usize> = outer.iter().map(|(_, s)| *s).collect();
+                let (sa, sc) = (sizes[sizes.len() - 2], sizes[sizes.len() - 1]);
+                let mut shape = sizes[..sizes.len() - 2].to_vec();
+                shape.push(sa * sc);
+                let mut place = at(first);
+                place.push(Index::from(*a).scale(sc as i64).add(&(*c).into()));
+                (w.b.define_clauses(&name, &shape, vec![Clause { vars: vars.clone(), at: place, body }]), shape)
+            }
+            _ => (w.b.define(&name, &vars, body), shape),
+        };
         w.tensors.push((t, shape));
         if d.below(3) == 0 || n + 1 == definitions {
             w.b.result(t);

@@ -109,6 +109,25 @@ fn divided_variables_split() {
     }
 }
 
+/// Heads merged by the author for a projection: stored by head, and the projection sums over heads and channels.
+#[test]
+fn merged_dimensions_split() {
+    let mut b = Build::new();
+    let (x, w) = (b.input("x", &[5, 2, 3]), b.param("w", &[4, 6]));
+    let (i, h, d, c, o) = (b.var("i", 5), b.var("h", 2), b.var("d", 3), b.var("c", 6), b.var("o", 4));
+    let merged = Index::from(h).scale(3).add(&d.into());
+    let clause = Clause { vars: vec![h, i, d], at: vec![i.into(), merged], body: exp(read(x, &[i, h, d])) };
+    let y = b.define_clauses("y", &[5, 6], vec![clause]);
+    let z = b.define("z", &[i, o], sum(&[c], Expr::mul(read(y, &[i, c]), read(w, &[o, c]))));
+    let shifted = Expr::read_or_zero(Elem::F64, y, vec![i.into(), Index::from(c).plus(-2)]);
+    let s = b.define("s", &[i, c], shifted);
+    b.result(z);
+    b.result(s);
+    let (after, report) = rewritten(&b.program, &alone("split", split::run));
+    assert!(report.fired("split dimensions", "y") && report.fired("split variables", "z"), "{report:#?}");
+    assert_eq!(shapes_of(&after, "y"), vec![vec![5, 2, 3]]);
+}
+
 #[test]
 fn nested_divisions_split_twice() {
     let mut b = Build::new();
