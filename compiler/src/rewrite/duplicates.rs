@@ -1,8 +1,11 @@
 //! Definitions that say the same, up to the names of their variables, become one; so do equal calls.
 
 use super::{Cx, each_function, walk};
-use crate::ir::{ArgRole, Expr, FuncId, Index, Node, Program, Reduction, Stmt, TensorId, VarId};
+use crate::ir::{ArgRole, Definition, Expr, FuncId, Index, Node, Program, Reduction, Stmt, TensorId, VarId};
 use std::collections::{HashMap, HashSet};
+
+/// Work from which a value that some definition has is read from it.
+const COSTLY: f64 = 4.0;
 
 /// The pass.
 pub fn run(program: &mut Program, report: &mut super::Report) {
@@ -23,8 +26,10 @@ fn function(cx: &mut Cx, random: &HashSet<FuncId>) {
     let mut seen: HashMap<Key, TensorId> = HashMap::new();
     let mut calls: HashMap<(FuncId, Vec<TensorId>), Vec<TensorId>> = HashMap::new();
     let mut same: HashMap<TensorId, TensorId> = HashMap::new();
+    let mut values: HashMap<(Vec<i64>, Expr), (TensorId, Vec<usize>)> = HashMap::new();
     for at in 0..cx.function.body.len() {
         rename(&mut cx.function.body[at], &same);
+        reuse(cx, at, &values);
         match &cx.function.body[at] {
             Stmt::Define(d) => {
                 let (d, tensor) = (d.clone(), d.tensor);
@@ -39,6 +44,9 @@ fn function(cx: &mut Cx, random: &HashSet<FuncId>) {
                         cx.fired("common definition", tensor, reason);
                     }
                     _ => {
+                        if let Some((value, order)) = value_of(cx, &d) {
+                            values.entry(value).or_insert((tensor, order));
+                        }
                         seen.insert(key, tensor);
                     }
                 }
@@ -58,6 +66,57 @@ fn function(cx: &mut Cx, random: &HashSet<FuncId>) {
     // Results keep tensors of their own only where they differ.
     for r in &mut cx.function.results {
         r.tensor = *same.get(&r.tensor).unwrap_or(&r.tensor);
+    }
+}
+
+/// An expression with its free variables numbered by first occurrence, their sizes, and the variables in that order.
+fn numbered(cx: &Cx, e: &Expr) -> ((Vec<i64>, Expr), Vec<VarId>) {
+    let vars = walk::free_vars(e);
+    let base = cx.function.vars.len() as u32;
+    let sizes: Vec<i64> = vars.iter().map(|&v| cx.size(v)).collect();
+    let all = |v: VarId| if v.0 < base { cx.size(v) } else { sizes[(v.0 - base) as usize] };
+    let f = |v: VarId| vars.iter().position(|&o| o == v).map(|n| Index::from(VarId(base + n as u32)));
+    let e = e.subst_vars(&f, &all);
+    ((sizes, e), vars)
+}
+
+/// The value of a pointwise definition over its own variables, and for each dimension the number of its variable.
+fn value_of(cx: &Cx, d: &Definition) -> Option<((Vec<i64>, Expr), Vec<usize>)> {
+    let [clause] = d.clauses.as_slice() else { return None };
+    if walk::has_reduction(&clause.body) || walk::work(&clause.body, &cx.sizes()) < COSTLY {
+        return None;
+    }
+    let (value, vars) = numbered(cx, &clause.body);
+    let place = |i: &Index| i.as_var().and_then(|v| vars.iter().position(|&o| o == v));
+    let order: Option<Vec<usize>> = clause.at.iter().map(place).collect();
+    order.filter(|o| o.len() == vars.len()).map(|o| (value, o))
+}
+
+/// Reads from earlier definitions what a definition would compute again.
+fn reuse(cx: &mut Cx, at: usize, values: &HashMap<(Vec<i64>, Expr), (TensorId, Vec<usize>)>) {
+    let Some(d) = cx.definition_at(at) else { return };
+    let mut d = d.clone();
+    let mut used = Vec::new();
+    for c in &mut d.clauses {
+        let whole = c.body.clone();
+        c.body = walk::rewrite(&whole, &mut |e| {
+            // The body itself is for whole definitions to compare.
+            if e == whole || walk::has_reduction(&e) || walk::work(&e, &cx.sizes()) < COSTLY {
+                return e;
+            }
+            let (value, vars) = numbered(cx, &e);
+            let Some((t, order)) = values.get(&value) else { return e };
+            if cx.function.tensor(*t).elem != e.elem {
+                return e;
+            }
+            used.push(*t);
+            Expr::read(e.elem, *t, order.iter().map(|&n| vars[n].into()).collect())
+        });
+    }
+    if let Some(&t) = used.first() {
+        let (tensor, reason) = (d.tensor, format!("reads {}", cx.function.tensor(t).name));
+        cx.function.body[at] = Stmt::Define(d);
+        cx.fired("common subexpression", tensor, reason);
     }
 }
 

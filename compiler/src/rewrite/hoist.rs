@@ -50,6 +50,7 @@ fn factor_out(cx: &mut Cx, at: usize) -> usize {
         let made = cx.function.vars.len();
         let mut out = Invariant::default();
         let rest = peel(cx, &r.body, &r.vars, &mut out, 0);
+        let guard = free_conditions(r, &rest, &mut out);
         if out.is_empty() {
             cx.function.vars.truncate(made);
             continue;
@@ -58,7 +59,7 @@ fn factor_out(cx: &mut Cx, at: usize) -> usize {
         let guards: Vec<Pred> = out.conditions.clone();
         let guarded = r.guard != Pred::True || !guards.is_empty();
         let free = |cx: &Cx, e: &Expr| if guarded { cx.relaxed(e) } else { e.clone() };
-        let sum = free(cx, &Expr::sum(r.vars.clone(), r.guard.clone(), rest));
+        let sum = free(cx, &Expr::sum(r.vars.clone(), guard, rest));
         let vars: Vec<VarId> = c.vars.iter().copied().filter(|&v| sum.uses(v)).collect();
         let name = cx.function.tensor(d.tensor).name.clone();
         let tensor = cx.outline(at + inserted, &format!("{name}.sum"), &vars, &sum);
@@ -76,6 +77,18 @@ fn factor_out(cx: &mut Cx, at: usize) -> usize {
         cx.fired("hoist factors", d.tensor, reason);
     }
     inserted
+}
+
+/// Conditions on the whole sum leave it where that costs no work: those on values (lanes compute both ways anyway), and those on
+/// an index that the rest of the sum does not have. Gives the conditions that stay.
+fn free_conditions(r: &Reduction, rest: &Expr, out: &mut Invariant) -> Pred {
+    let (free, bound): (Vec<Pred>, Vec<Pred>) = r.guard.conjuncts().into_iter().cloned().partition(|p| {
+        let mut absent = false;
+        p.visit_vars(&mut |v| absent |= !rest.uses(v));
+        !r.vars.iter().any(|&v| p.uses(v)) && (matches!(p, Pred::Value(_)) || absent)
+    });
+    out.conditions.extend(free);
+    Pred::and(bound)
 }
 
 /// Removes what does not depend on the sum's variables; opens reads of pointwise definitions that have such factors.
@@ -105,6 +118,8 @@ fn peel(cx: &mut Cx, e: &Expr, vars: &[VarId], out: &mut Invariant, depth: usize
                 Some(body) => {
                     let mut inner = Invariant::default();
                     let rest = peel(cx, &body, vars, &mut inner, depth + 1);
+                    // A sign alone is not worth opening a definition.
+                    inner.negative &= !(inner.numerator.is_empty() && inner.denominator.is_empty());
                     if inner.is_empty() {
                         kept.push(f);
                     } else {
@@ -192,6 +207,7 @@ impl Shrink<'_, '_> {
         if let Some((_, read)) = self.made.iter().find(|(known, _)| known == e) {
             return Some(read.clone());
         }
+        // Expressions below a reduction or condition are visited with the scope and guard that they have.
         if walk::has_reduction(e) || walk::work(e, &self.cx.sizes()) < COSTLY {
             return None;
         }
@@ -204,8 +220,13 @@ impl Shrink<'_, '_> {
         if self.cx.points(&vars) * SMALLER > self.cx.points(scope) {
             return None;
         }
+        // What depends on much less leaves first; the rest may be cheap.
+        let rest = e.map_children(&mut |c| self.visit(c, &vars, guarded));
+        if walk::work(&rest, &self.cx.sizes()) < COSTLY {
+            return Some(rest.map_children(&mut |c| self.visit(c, scope, guarded)));
+        }
         let name = self.cx.function.tensor(self.tensor).name.clone();
-        let tensor = self.cx.outline(self.at, &format!("{name}.of"), &vars, e);
+        let tensor = self.cx.outline(self.at, &format!("{name}.of"), &vars, &rest);
         self.at += 1;
         let over = if vars.is_empty() { "nothing".to_owned() } else { self.cx.names(&vars) };
         let reason = format!("a subexpression depends on {over} only");

@@ -33,16 +33,14 @@ pub const BEFORE: &[Pass] = &[
 pub const AFTER: &[Pass] =
     &[FOLD, FORWARD, SPLIT, FOLD, FACTORS, RELATIVE, WINDOW, HOIST, FOLD, FORWARD, DUPLICATES, DEAD];
 
-/// How far to run, and what to show on the way.
+/// How far to run.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options<'a> {
+pub struct Options {
     /// Run only so many passes.
     pub stop_after: Option<usize>,
-    /// Call [`run`]'s `dump` only after passes of this name; otherwise after every one.
-    pub dump_after: Option<&'a str>,
 }
 
-/// Runs the passes in order.
+/// Runs the passes in order; `watch` sees the program after each.
 ///
 /// # Errors
 /// Names the first pass whose result does not verify, with what is wrong: a fault of the compiler, not of the program.
@@ -50,16 +48,14 @@ pub fn run(
     program: &mut Program,
     passes: &[Pass],
     options: Options,
-    dump: &mut dyn FnMut(&Pass, &Program),
+    watch: &mut dyn FnMut(&Pass, &Program),
 ) -> Result<Report, String> {
     let mut report = Report::default();
     for pass in passes.iter().take(options.stop_after.unwrap_or(usize::MAX)) {
         (pass.run)(program, &mut report);
         verify::verify(program)
             .map_err(|e| format!("internal error: the program does not verify after pass `{}`: {e}", pass.name))?;
-        if options.dump_after.is_none_or(|name| name == pass.name) {
-            dump(pass, program);
-        }
+        watch(pass, program);
     }
     Ok(report)
 }

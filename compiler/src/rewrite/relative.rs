@@ -26,7 +26,10 @@ fn function(cx: &mut Cx) {
         let (d, mut whole) = (d.clone(), false);
         for (n, c) in d.clauses.iter().enumerate() {
             let mut walk = Walk { cx, at, tensor: d.tensor, tables: 0 };
-            let body = walk.visit(&c.body, &c.vars, &[]);
+            let body = match walk.whole(&c.body, &c.vars) {
+                Some(read) => read,
+                None => walk.visit(&c.body, &c.vars, &[]),
+            };
             let tables = walk.tables;
             at += tables;
             if tables > 0 {
@@ -51,9 +54,17 @@ struct Walk<'a, 'b> {
 }
 
 impl Walk<'_, '_> {
+    /// A whole body: worth a table as soon as it is more than a read, since the definition itself is read through.
+    fn whole(&mut self, e: &Expr, scope: &[VarId]) -> Option<Expr> {
+        let least = if matches!(&*e.node, Node::Select(..)) { 2.0 } else { 1.0 };
+        if walk::work(e, &self.cx.sizes()) < least { None } else { self.table(e, scope, &[]) }
+    }
+
     /// Replaces maximal subexpressions that have a table; `scope` are the variables around, `guards` what holds there.
     fn visit(&mut self, e: &Expr, scope: &[VarId], guards: &[Pred]) -> Expr {
-        if let Some(read) = self.table(e, scope, guards) {
+        if walk::work(e, &self.cx.sizes()) >= 2.0
+            && let Some(read) = self.table(e, scope, guards)
+        {
             return read;
         }
         let with = |p: &Pred| guards.iter().cloned().chain(p.conjuncts().into_iter().cloned()).collect::<Vec<_>>();
@@ -73,9 +84,6 @@ impl Walk<'_, '_> {
     }
 
     fn table(&mut self, e: &Expr, scope: &[VarId], guards: &[Pred]) -> Option<Expr> {
-        if walk::work(e, &self.cx.sizes()) < 2.0 {
-            return None;
-        }
         let mut free = walk::free_vars(e);
         if !free.iter().all(|v| scope.contains(v)) {
             return None;

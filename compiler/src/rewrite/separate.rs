@@ -121,9 +121,15 @@ impl Separate<'_, '_> {
         }
         let mut out = Vec::new();
         for part in [outer, inner] {
-            if part != Index::default() {
-                out.extend(self.one(&Expr::index(elem, part)));
+            if part == Index::default() {
+                continue;
             }
+            // With a sign of its own, so that both sides of a difference have the same functions.
+            let negative = part.terms.first().is_some_and(|(_, c)| *c < 0);
+            let part = if negative { part.scale(-1) } else { part };
+            let mut terms = self.one(&Expr::index(elem, part));
+            terms.iter_mut().for_each(|t| t.coef *= if negative { -1.0 } else { 1.0 });
+            out.extend(terms);
         }
         Ok(out)
     }
@@ -173,9 +179,14 @@ impl Separate<'_, '_> {
                 };
                 let (cos, sin) =
                     (|e: &Expr| Expr::unary(UnaryOp::Cos, e.clone()), |e: &Expr| Expr::unary(UnaryOp::Sin, e.clone()));
+                // cos(-y) = cos y and sin(-y) = -sin y
+                let (y, flip) = match walk::negated(&y) {
+                    Some(y) if op != UnaryOp::Exp => (y, -1.0),
+                    _ => (y, 1.0),
+                };
                 Ok(match op {
-                    UnaryOp::Cos => vec![term(1.0, cos(&x), cos(&y)), term(-1.0, sin(&x), sin(&y))],
-                    UnaryOp::Sin => vec![term(1.0, sin(&x), cos(&y)), term(1.0, cos(&x), sin(&y))],
+                    UnaryOp::Cos => vec![term(1.0, cos(&x), cos(&y)), term(-flip, sin(&x), sin(&y))],
+                    UnaryOp::Sin => vec![term(1.0, sin(&x), cos(&y)), term(flip, cos(&x), sin(&y))],
                     _ => vec![term(1.0, Expr::unary(op, x), Expr::unary(op, y))],
                 })
             }

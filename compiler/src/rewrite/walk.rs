@@ -169,6 +169,19 @@ pub fn is_float(elem: Elem) -> bool {
     matches!(elem, Elem::F64 | Elem::F32 | Elem::Bf16 | Elem::F16)
 }
 
+/// `-e`, if `e` is written as a negation or a product with a negative constant.
+pub fn negated(e: &Expr) -> Option<Expr> {
+    match &*e.node {
+        Node::Const(_) => e.as_const().filter(|x| *x < 0.0).map(|x| Expr::constant(e.elem, -x)),
+        Node::Unary(UnaryOp::Neg, a) => Some(a.clone()),
+        Node::Binary(BinaryOp::Mul, a, b) => match negated(a) {
+            Some(a) => Some(Expr::mul(a, b.clone())),
+            None => negated(b).map(|b| Expr::mul(a.clone(), b)),
+        },
+        _ => None,
+    }
+}
+
 /// The product as numerator and denominator factors: `a * b / c * -d` gives `([a, b, d], [c], -1)`.
 pub fn factors(e: &Expr) -> (Vec<Expr>, Vec<Expr>, f64) {
     match &*e.node {

@@ -5,19 +5,19 @@ use foveate_compiler::ir::*;
 use foveate_compiler::rewrite::{hoist, linearise, pipeline, relative, restrict, window};
 
 /// q, k `[h, (iy, ix), d]` and v `[h, (iy, ix), e]` on a grid, with the indices of a query and a key.
-struct Grid {
-    b: Build,
-    h: VarId,
-    i: [VarId; 2],
-    j: [VarId; 2],
-    d: VarId,
-    e: VarId,
-    q: TensorId,
-    k: TensorId,
-    v: TensorId,
+pub struct Grid {
+    pub b: Build,
+    pub h: VarId,
+    pub i: [VarId; 2],
+    pub j: [VarId; 2],
+    pub d: VarId,
+    pub e: VarId,
+    pub q: TensorId,
+    pub k: TensorId,
+    pub v: TensorId,
 }
 
-fn grid(heads: usize, gy: usize, gx: usize, depth: usize) -> Grid {
+pub fn grid(heads: usize, gy: usize, gx: usize, depth: usize) -> Grid {
     let mut b = Build::new();
     let shape = [heads, gy, gx, depth];
     let (q, k, v) = (b.input("q", &shape), b.input("k", &shape), b.input("v", &shape));
@@ -59,32 +59,37 @@ impl Grid {
     }
 }
 
-/// A perceptron of the offset multiplies the score.
+/// Attention whose score is multiplied by a perceptron of the offset.
+pub fn perceptron_of_offsets(gy: usize, gx: usize) -> Build {
+    let mut g = grid(2, gy, gx, 3);
+    let (w1, b1) = (g.b.param("w1", &[6, 2]), g.b.param("b1", &[6]));
+    let (w2, b2) = (g.b.param("w2", &[6, 1]), g.b.param("b2", &[2]));
+    let merged = Index::from(g.h).scale(3).add(&g.d.into());
+    let w = |n: i64| read_at(w1, vec![merged.clone(), n.into()]);
+    let inner = Expr::add(
+        Expr::add(Expr::mul(w(0), value(minus(g.j[1], g.i[1]))), Expr::mul(w(1), value(minus(g.j[0], g.i[0])))),
+        read_at(b1, vec![merged.clone()]),
+    );
+    let all = vec![g.h, g.d, g.i[0], g.i[1], g.j[0], g.j[1]];
+    let hidden = g.b.define("hidden", &all, relu(inner));
+    let pairs = g.pairs();
+    let s = sum(&[g.d], Expr::mul(read_at(w2, vec![merged, 0.into()]), read(hidden, &all)));
+    let mixed = g.b.define("mixed", &pairs, s);
+    let prior = g.b.define("prior", &pairs, Expr::add(read(b2, &[g.h]), read(mixed, &pairs)));
+    let dot = g.dot(|e| e);
+    let score = g.b.define("score", &pairs, Expr::mul(read(prior, &pairs), read(dot, &pairs)));
+    g.softmax(score);
+    g.b
+}
+
 #[test]
 fn a_perceptron_of_the_offset_is_a_table() {
     for (gy, gx) in [(4, 4), (3, 5), (2, 7), (1, 5)] {
-        let mut g = grid(2, gy, gx, 3);
-        let (w1, b1) = (g.b.param("w1", &[6, 2]), g.b.param("b1", &[6]));
-        let (w2, b2) = (g.b.param("w2", &[6, 1]), g.b.param("b2", &[2]));
-        let merged = Index::from(g.h).scale(3).add(&g.d.into());
-        let w = |n: i64| read_at(w1, vec![merged.clone(), n.into()]);
-        let inner = Expr::add(
-            Expr::add(Expr::mul(w(0), value(minus(g.j[1], g.i[1]))), Expr::mul(w(1), value(minus(g.j[0], g.i[0])))),
-            read_at(b1, vec![merged.clone()]),
-        );
-        let all = vec![g.h, g.d, g.i[0], g.i[1], g.j[0], g.j[1]];
-        let hidden = g.b.define("hidden", &all, relu(inner));
-        let pairs = g.pairs();
-        let s = sum(&[g.d], Expr::mul(read_at(w2, vec![merged, 0.into()]), read(hidden, &all)));
-        let mixed = g.b.define("mixed", &pairs, s);
-        let prior = g.b.define("prior", &pairs, Expr::add(read(b2, &[g.h]), read(mixed, &pairs)));
-        let dot = g.dot(|e| e);
-        let score = g.b.define("score", &pairs, Expr::mul(read(prior, &pairs), read(dot, &pairs)));
-        g.softmax(score);
-        let (after, report) = rewritten(&g.b.program, pipeline::BEFORE);
+        let b = perceptron_of_offsets(gy, gx);
+        let (after, report) = rewritten(&b.program, pipeline::BEFORE);
         if gy > 1 {
             assert!(report.fired(relative::NAME, "hidden"), "{report:#?}");
-            assert!(report.fired(relative::NAME, "mixed"), "{report:#?}");
+            assert!(report.fired(relative::NAME, "prior"), "{report:#?}");
             let text = format!("(2*{gy}-1)(2*{gx}-1) for each h");
             assert!(report.entries.iter().any(|e| e.reason.contains(&text)), "{report:#?}");
             assert!(shapes_of(&after, "hidden").is_empty(), "nothing quadratic is left of it");
@@ -139,7 +144,7 @@ fn angle(g: &Grid, n: usize, size: usize) -> Expr {
 }
 
 /// Weights by the cosine of the distance, quadratic as written.
-fn vicinity(gy: usize, gx: usize, product: bool) -> Build {
+pub fn vicinity(gy: usize, gx: usize, product: bool) -> Build {
     let mut g = grid(2, gy, gx, 2);
     let (x, y) = (cos(angle(&g, 0, gy)), cos(angle(&g, 1, gx)));
     let pairs = g.pairs();

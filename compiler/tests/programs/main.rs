@@ -2,6 +2,7 @@
 
 mod algorithms;
 mod build;
+mod gradients;
 mod kernels;
 mod random;
 mod simplify;

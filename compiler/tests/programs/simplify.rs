@@ -193,3 +193,20 @@ fn conditions_move_into_the_domain() {
     let Stmt::Define(d) = &after.entry().body[1] else { panic!("a definition") };
     assert!(matches!(&*d.clauses[0].body.node, Node::Binary(BinaryOp::Mul, ..)), "the sum of equal terms is a product");
 }
+
+#[test]
+fn what_a_definition_has_is_read_from_it() {
+    let mut b = Build::new();
+    let (x, y) = (b.input("x", &[5, 3]), b.input("y", &[5]));
+    let (i, c, k, o) = (b.var("i", 5), b.var("c", 3), b.var("k", 5), b.var("o", 3));
+    let term = |i: VarId, c: VarId| exp(Expr::sub(read(x, &[i, c]), read(y, &[i])));
+    let e = b.define("e", &[c, i], term(i, c));
+    let z = b.define("z", &[k], sum(&[o], Expr::mul(term(k, o), read(y, &[k]))));
+    b.result(e);
+    b.result(z);
+    let (after, report) = rewritten(&b.program, &alone("duplicates", duplicates::run));
+    assert!(report.fired("common subexpression", "z"), "{report:#?}");
+    let mut found = false;
+    after.entry().body[1].reads().iter().for_each(|t| found |= *t == e);
+    assert!(found);
+}
