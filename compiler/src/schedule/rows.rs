@@ -301,6 +301,11 @@ fn key(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Option<(Key, Vec<Inde
         let mut fixed = !i.is_data();
         i.visit_vars(&mut |v| fixed &= view.row_vars.contains(&v));
         if fixed {
+            // A stage is filled outside the guards of its readers.
+            let (lo, hi) = i.range(view)?;
+            if lo < 0 || hi >= n as i64 {
+                return None;
+            }
             parts.push(Some(i.clone()));
             continue;
         }
