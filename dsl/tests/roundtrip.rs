@@ -106,6 +106,9 @@ proptest! {
         const PIECES: &[&str] = &["(", ")", "[", "]", "{", "}", "=", "if ", "\"", "//", "\n", " x ", "..", "sum(", "-", "é", "\0", "for "];
         let mut text: Vec<char> = EVERYTHING.chars().collect();
         for (at, what, piece) in edits {
+            if text.is_empty() {
+                break;
+            }
             let at = at.index(text.len());
             match what {
                 0 => { text.remove(at); }
