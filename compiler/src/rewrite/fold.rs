@@ -112,7 +112,9 @@ impl Fold<'_> {
                     return a;
                 }
                 let b = self.expr(b, &self.with(known, &self.not(&p)));
-                Expr::select(p, a, b)
+                // What is 0 stands last.
+                let zero = |e: &Expr| e.as_const() == Some(0.0);
+                if zero(&a) && !zero(&b) { Expr::select(self.not(&p), b, a) } else { Expr::select(p, a, b) }
             }
             Node::Test(p) => match self.pred(p, known) {
                 Pred::True => Expr::constant(Elem::Bool, 1.0),

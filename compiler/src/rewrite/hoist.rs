@@ -24,6 +24,9 @@ pub fn subexpressions(program: &mut Program, report: &mut super::Report) {
     });
 }
 
+/// Work from which a value is computed once for all its readers.
+const SHARED: f64 = 4.0;
+
 /// What leaves a sum: factors, divisors, a sign, and conditions outside which the sum is 0.
 #[derive(Default)]
 struct Invariant {
@@ -85,10 +88,18 @@ fn free_conditions(r: &Reduction, rest: &Expr, out: &mut Invariant) -> Pred {
     let (free, bound): (Vec<Pred>, Vec<Pred>) = r.guard.conjuncts().into_iter().cloned().partition(|p| {
         let mut absent = false;
         p.visit_vars(&mut |v| absent |= !rest.uses(v));
-        !r.vars.iter().any(|&v| p.uses(v)) && (matches!(p, Pred::Value(_)) || absent)
+        !r.vars.iter().any(|&v| p.uses(v)) && (is_value(p) || absent)
     });
     out.conditions.extend(free);
     Pred::and(bound)
+}
+
+fn is_value(p: &Pred) -> bool {
+    match p {
+        Pred::Value(_) => true,
+        Pred::Not(p) => is_value(p),
+        _ => false,
+    }
 }
 
 /// Removes what does not depend on the sum's variables; opens reads of pointwise definitions that have such factors.
@@ -120,7 +131,8 @@ fn peel(cx: &mut Cx, e: &Expr, vars: &[VarId], out: &mut Invariant, depth: usize
                     let rest = peel(cx, &body, vars, &mut inner, depth + 1);
                     // A sign alone is not worth opening a definition.
                     inner.negative &= !(inner.numerator.is_empty() && inner.denominator.is_empty());
-                    if inner.is_empty() {
+                    // What is left should be cheap: a costly value is better shared by its readers.
+                    if inner.is_empty() || walk::work(&rest, &cx.sizes()) >= SHARED {
                         kept.push(f);
                     } else {
                         out.numerator.extend(inner.numerator);
