@@ -32,15 +32,14 @@ pub fn derive(
     gradient: Option<&Gradient>,
     watch: &mut dyn FnMut(&str, &Program),
 ) -> Result<Derivation, String> {
-    let all = pipeline::Options::default();
     watch("lowered", &program);
-    let mut report = pipeline::run(&mut program, pipeline::BEFORE, all, &mut |pass, p| {
+    let mut report = pipeline::run(&mut program, pipeline::BEFORE, pipeline::Options::default(), &mut |pass, p| {
         watch(&format!("rewrite.{}", pass.name), p);
     })?;
     if let Some(gradient) = gradient {
         program = grad::differentiate(&program, &gradient.seeds, &gradient.wrt)?;
         watch("differentiated", &program);
-        let after = pipeline::run(&mut program, pipeline::AFTER, all, &mut |pass, p| {
+        let after = pipeline::run(&mut program, pipeline::AFTER, pipeline::Options::default(), &mut |pass, p| {
             watch(&format!("rewrite-gradient.{}", pass.name), p);
         })?;
         for entry in after.entries {

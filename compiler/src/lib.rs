@@ -2,6 +2,7 @@
 //! that is the oracle of them all. Nothing here knows a device.
 
 pub mod compile;
+pub mod explain;
 pub mod grad;
 pub mod interp;
 pub mod ir;

@@ -17,6 +17,21 @@ pub enum Elem {
     Bool,
 }
 
+impl Elem {
+    /// Bytes of an element on a device; a bool is stored as u32.
+    pub fn bytes(self) -> usize {
+        match self {
+            Elem::F64 => 8,
+            Elem::Bf16 | Elem::F16 => 2,
+            Elem::F32 | Elem::I32 | Elem::U32 | Elem::Bool => 4,
+        }
+    }
+    /// Whether it is a floating-point type.
+    pub fn is_float(self) -> bool {
+        matches!(self, Elem::F64 | Elem::F32 | Elem::Bf16 | Elem::F16)
+    }
+}
+
 /// A value: every node knows its element type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Expr {

@@ -15,6 +15,7 @@
 pub mod display;
 pub mod eval;
 pub mod verify;
+pub mod work;
 
 use crate::ir::{BinaryOp, Elem, UnaryOp};
 
