@@ -13,14 +13,13 @@ use cubecl::ir::{ConstantValue, ElemType, FloatKind, IntKind, Scope, UIntKind};
 use foveate_compiler::ir::{BinaryOp, Elem, UnaryOp};
 use foveate_compiler::loops::Type;
 
-/// What the generated code may use of a device.
+/// What the generated code is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// Scalar I32 values are computed in 64 bits, the width of an address, so that address arithmetic folds into the accesses. Their
-    /// values are the same, since I32 arithmetic does not overflow.
-    pub wide_index: bool,
-    /// A pointer to an element can be read as a pointer to a vector, without alignment.
-    pub vector_pointers: bool,
+    /// The processor. Scalar I32 values are then computed in 64 bits, the width of an address, so that address arithmetic folds into
+    /// the accesses; their values are the same, since I32 arithmetic does not overflow. A pointer to an element may be read as
+    /// a pointer to a vector, without alignment, which no other target may.
+    pub host: bool,
 }
 
 /// Emits into a scope for a target.
@@ -42,7 +41,7 @@ pub(crate) use op;
 /// The CubeCL element type of values.
 fn elem_type(ty: Type, target: Target) -> ElemType {
     match ty.elem {
-        Elem::I32 if ty.lanes == 1 && target.wide_index => ElemType::Int(IntKind::I64),
+        Elem::I32 if ty.lanes == 1 && target.host => ElemType::Int(IntKind::I64),
         Elem::Bool => ElemType::Bool,
         other => storage_elem(other),
     }
@@ -99,7 +98,7 @@ impl<'a> Emitter<'a> {
 
     /// A constant in every lane.
     fn filled(&self, value: f64, ty: Type) -> Value {
-        self.splat(self.constant(value, if ty.lanes > 1 && ty.elem == Elem::I32 { Elem::I32 } else { ty.elem }), ty)
+        self.splat(self.constant(value, ty.elem), ty)
     }
 
     /// A position in an array.
@@ -150,7 +149,7 @@ impl<'a> Emitter<'a> {
 
     /// A scalar as it is in vectors and buffers.
     pub fn narrow(&self, scalar: Value, elem: Elem) -> Value {
-        if elem == Elem::I32 && self.target.wide_index {
+        if elem == Elem::I32 && self.target.host {
             self.cast_to(scalar, ElemType::Int(IntKind::I32), 1)
         } else {
             scalar
@@ -159,7 +158,7 @@ impl<'a> Emitter<'a> {
 
     /// A scalar from a vector or buffer as it is in computations.
     pub fn widen(&self, scalar: Value, elem: Elem) -> Value {
-        if elem == Elem::I32 && self.target.wide_index {
+        if elem == Elem::I32 && self.target.host {
             self.cast_to(scalar, ElemType::Int(IntKind::I64), 1)
         } else {
             scalar
@@ -220,7 +219,7 @@ impl<'a> Emitter<'a> {
 
     /// Remainder of non-negative integers.
     pub fn remainder(&self, elem: Elem, a: Value, b: Value) -> Value {
-        if elem == Elem::I32 && !self.target.wide_index {
+        if elem == Elem::I32 && !self.target.host {
             op!(self, math::SRemOp, a, b)
         } else {
             op!(self, math::URemOp, a, b)
@@ -246,7 +245,7 @@ impl<'a> Emitter<'a> {
             Floor => op!(self, math::FloorOp, a),
             Recip => op!(self, math::RecipOp, a),
             // The CPU's transcendental functions are polynomials on vectors but slow library calls on scalars.
-            Exp | Log | Sin | Cos | Tanh | Erf if ty.lanes == 1 && self.target.vector_pointers => {
+            Exp | Log | Sin | Cos | Tanh | Erf if ty.lanes == 1 && self.target.host => {
                 let vector = Type { lanes: 4, ..ty };
                 let result = self.unary(unary, vector, self.splat(a, vector));
                 self.raw_lane(result, 4, 0)
@@ -282,7 +281,7 @@ impl<'a> Emitter<'a> {
             (Add, _) => op!(self, math::IAddOp, a, b),
             (Sub, _) => op!(self, math::ISubOp, a, b),
             (Mul, _) => op!(self, math::IMulOp, a, b),
-            (Div, Elem::I32) if !self.target.wide_index => op!(self, math::SDivOp, a, b),
+            (Div, Elem::I32) if !self.target.host => op!(self, math::SDivOp, a, b),
             (Div, _) => op!(self, math::UDivOp, a, b),
             (Max, Elem::I32) => op!(self, cmp::SMaxOp, a, b),
             (Min, Elem::I32) => op!(self, cmp::SMinOp, a, b),

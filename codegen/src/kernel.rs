@@ -67,13 +67,20 @@ pub struct LoopKernel {
 }
 
 impl LoopKernel {
-    /// A kernel for a target, with `units` work items a cube.
-    pub fn new(key: KernelKey, target: Target, units: u32, guarded: bool) -> LoopKernel {
-        LoopKernel { key, target, cube_dim: Dim3::new_1d(units), guarded }
+    /// A kernel for the processor. A cube is one work item; one more argument, a u32, is the first of the items to run.
+    #[cfg(feature = "cpu")]
+    pub fn host(key: KernelKey) -> LoopKernel {
+        LoopKernel { key, target: Target { host: true }, cube_dim: Dim3::new_1d(1), guarded: false }
+    }
+
+    /// A kernel for any other device, with `units` work items a cube.
+    #[cfg(feature = "wgpu")]
+    pub fn portable(key: KernelKey, units: u32, guarded: bool) -> LoopKernel {
+        LoopKernel { key, target: Target { host: false }, cube_dim: Dim3::new_1d(units), guarded }
     }
 
     fn address_type(&self) -> AddressType {
-        if self.target.wide_index { AddressType::U64 } else { AddressType::U32 }
+        if self.target.host { AddressType::U64 } else { AddressType::U32 }
     }
 
     /// The settings it is compiled with.

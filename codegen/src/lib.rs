@@ -7,10 +7,16 @@
 //! [`Kernel`]: foveate_compiler::loops::Kernel
 //! [`Facts`]: foveate_compiler::schedule::Facts
 
+#[cfg(feature = "wgpu")]
+mod client;
 pub mod device;
 mod emit;
+#[cfg(feature = "cpu")]
+mod host;
 mod kernel;
 mod memory;
+#[cfg(feature = "cpu")]
+mod pool;
 mod walk;
 
 pub use device::{Backend, BufferHandle, CompiledKernel, Device};

@@ -86,7 +86,7 @@ impl Emitter<'_> {
 
     /// Neighbouring elements of a buffer from a scalar index.
     pub fn load_buffer(&self, buffer: Value, index: Value, ty: Type) -> Value {
-        if ty.lanes > 1 && !self.target.vector_pointers {
+        if ty.lanes > 1 && !self.target.host {
             return self.load_each(buffer, self.neighbours(index, ty.lanes), ty);
         }
         let mut pointer = self.element(buffer, self.index(index));
@@ -98,7 +98,7 @@ impl Emitter<'_> {
 
     /// Stores lanes next to one another from a scalar index.
     pub fn store_buffer(&self, buffer: Value, index: Value, value: Value, ty: Type) {
-        if ty.lanes > 1 && !self.target.vector_pointers {
+        if ty.lanes > 1 && !self.target.host {
             return self.store_each(buffer, self.neighbours(index, ty.lanes), value, ty);
         }
         let mut pointer = self.element(buffer, self.index(index));

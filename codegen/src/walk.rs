@@ -4,6 +4,7 @@ use crate::emit::{Emitter, Target, storage_elem};
 use cubecl::ir::dialect::branch::{ConditionOp, IfOp, RangeLoopOp, WhileOp};
 use cubecl::ir::dialect::cmp::ULessThanOp;
 use cubecl::ir::dialect::general::{BuiltinAttr, ReadBuiltinOp};
+use cubecl::ir::dialect::math::IAddOp;
 use cubecl::ir::pliron::basic_block::BasicBlock;
 use cubecl::ir::pliron::context::Ptr;
 use cubecl::ir::pliron::value::Value;
@@ -14,7 +15,8 @@ use cubecl::prelude::KernelBuilder;
 use foveate_compiler::ir::Elem;
 use foveate_compiler::loops::{Block, Kernel, Op, Stmt, Type, ValueId};
 
-/// Writes a whole verified kernel; its buffers become the builder's, in order. If `guarded`, it does nothing at positions
+/// Writes a whole verified kernel; its buffers become the builder's, in order. On the host one more follows, with the first
+/// work item; positions count from it. If `guarded`, it does nothing at positions
 /// that are not work items.
 pub fn kernel(builder: &mut KernelBuilder, kernel: &Kernel, target: Target, guarded: bool) {
     let mut buffers = Vec::new();
@@ -22,21 +24,24 @@ pub fn kernel(builder: &mut KernelBuilder, kernel: &Kernel, target: Target, guar
         let ty = storage_elem(buffer.elem).to_type(builder.scope.ctx());
         buffers.push(builder.buffer(ty));
     }
-    if target.vector_pointers {
-        // Only there for its alignment, see `Device::launch`.
+    let first_item = target.host.then(|| {
         let ty = storage_elem(Elem::U32).to_type(builder.scope.ctx());
-        builder.buffer(ty);
-    }
+        builder.buffer(ty)
+    });
     let scope = &builder.scope;
     let emit = Emitter { scope, target };
     let regs = kernel.regs.iter().map(|ty| scope.create_local_mut(emit.ty(*ty), None)).collect();
     let locals = (kernel.locals.iter())
         .map(|l| scope.create_local_mut(ArrayType::get(scope.ctx(), emit.ty(l.ty), l.len as usize), None))
         .collect();
-    let position = {
+    let mut position = {
         let ty = IndexType::get(scope.ctx()).into();
         emit.push(&ReadBuiltinOp::new(scope.ctx_mut(), ty, BuiltinAttr(Builtin::AbsolutePos)))
     };
+    if let Some(first_item) = first_item {
+        let first = emit.load(emit.element(first_item, emit.index_constant(0)));
+        position = emit.push(&IAddOp::new(scope.ctx_mut(), position, emit.index(first)));
+    }
     let mut walk = Walk { kernel, buffers, regs, locals, position, values: vec![None; kernel.values.len()] };
     if !guarded {
         walk.block(emit, &kernel.body);

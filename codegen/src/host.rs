@@ -1,0 +1,194 @@
+//! The processor as a device: CubeCL's LLVM compiler, and threads of our own to run what it makes.
+//!
+//! CubeCL's own CPU runtime compiles one kernel at a time on its device thread, promises the alignment of a whole vector to every
+//! vector access, and splits work items evenly beforehand. Here kernels are compiled on several threads in the background, vectors
+//! are loaded from any element, and threads take the next chunk of items when they are done with one.
+
+use crate::kernel::{KernelKey, LoopKernel};
+use crate::pool::Pool;
+use cubecl::{CompilationError, Compiler, define_kernel};
+use cubecl_llvm::{LlvmTarget, PlironCompiler, PlironData, PlironEngine, PlironOptions};
+use foveate_compiler::schedule::Facts;
+use std::cell::UnsafeCell;
+use std::collections::HashMap;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Work items are handed to threads in about so many chunks a thread.
+const CHUNKS: usize = 16;
+
+/// A cache line.
+#[repr(align(64))]
+#[derive(Clone, Copy)]
+struct Line(#[allow(dead_code)] [u8; 64]);
+
+/// Memory of a buffer, aligned to a cache line.
+pub struct HostMemory {
+    lines: UnsafeCell<Vec<Line>>,
+}
+
+// SAFETY: the bytes are only touched by `HostDevice`, which does one thing at a time; threads of one launch write
+// disjoint elements (a kernel's contract).
+unsafe impl Send for HostMemory {}
+// SAFETY: as above.
+unsafe impl Sync for HostMemory {}
+
+impl HostMemory {
+    /// `bytes` zeros.
+    pub fn new(bytes: usize) -> HostMemory {
+        HostMemory { lines: UnsafeCell::new(vec![Line([0; 64]); bytes.div_ceil(64)]) }
+    }
+
+    fn pointer(&self) -> *mut u8 {
+        // SAFETY: the vector itself never changes, so looking at its pointer races with nothing.
+        unsafe { (*self.lines.get()).as_ptr().cast_mut().cast() }
+    }
+}
+
+/// A kernel's machine code, now or later.
+pub struct HostKernel {
+    kernel: LoopKernel,
+    state: Mutex<State>,
+    done: Condvar,
+}
+
+enum State {
+    Waiting,
+    Compiling,
+    Done(Result<PlironEngine, String>),
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl HostKernel {
+    /// The machine code; compiles it if nobody has begun to.
+    fn engine(&self) -> Result<PlironEngine, String> {
+        let mut state = lock(&self.state);
+        loop {
+            match &*state {
+                State::Done(result) => return result.clone(),
+                State::Compiling => state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner),
+                State::Waiting => {
+                    *state = State::Compiling;
+                    drop(state);
+                    let result = self.compile();
+                    state = lock(&self.state);
+                    *state = State::Done(result);
+                    self.done.notify_all();
+                }
+            }
+        }
+    }
+
+    fn compile(&self) -> Result<PlironEngine, String> {
+        let compile = || -> Result<PlironEngine, CompilationError> {
+            // Vectors begin at any element.
+            let options = PlironOptions { cpu_buffer_alignment: Some(4), ..PlironOptions::default() };
+            let definition = define_kernel(&self.kernel)?;
+            Ok(PlironCompiler { target: LlvmTarget::Cpu }.compile(definition, &options)?.expect_jit())
+        };
+        match catch_unwind(AssertUnwindSafe(compile)) {
+            Ok(result) => result.map_err(|e| e.to_string()),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().map(String::as_str);
+                let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("unknown reason");
+                Err(format!("the compiler stopped: {text}"))
+            }
+        }
+    }
+}
+
+/// The processor.
+pub struct HostDevice {
+    pool: Pool,
+    kernels: Mutex<HashMap<KernelKey, Arc<HostKernel>>>,
+    /// Held while buffers are used.
+    memory: Mutex<()>,
+}
+
+impl HostDevice {
+    /// Starts its threads, one a core.
+    pub fn new() -> HostDevice {
+        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+        HostDevice { pool: Pool::new(cores), kernels: Mutex::default(), memory: Mutex::new(()) }
+    }
+
+    /// What schedules may use.
+    pub fn facts(&self) -> Facts {
+        let (lanes, vectors) = vector_unit();
+        // A tile's accumulators and operands leave a few registers free.
+        Facts { lanes, units: self.pool.threads(), local_bytes: 64 << 10, registers: vectors * 7 / 8 }
+    }
+
+    /// Has a kernel compiled in the background; one that is known already is not compiled again.
+    pub fn compile(&self, key: KernelKey) -> Arc<HostKernel> {
+        let mut kernels = lock(&self.kernels);
+        let known = kernels.entry(key.clone()).or_insert_with(|| {
+            let kernel = Arc::new(HostKernel {
+                kernel: LoopKernel::host(key),
+                state: Mutex::new(State::Waiting),
+                done: Condvar::new(),
+            });
+            let task = kernel.clone();
+            // Whoever launches it sees the outcome.
+            rayon::spawn(move || drop(task.engine()));
+            kernel
+        });
+        known.clone()
+    }
+
+    /// Runs a kernel. `buffers` are its buffers: the memory and where they begin in it, in bytes; they must be long enough.
+    pub fn launch(&self, kernel: &HostKernel, items: u32, buffers: &[(&HostMemory, usize)]) -> Result<(), String> {
+        let engine = kernel.engine()?;
+        let _memory = lock(&self.memory);
+        // SAFETY: buffers begin inside their memory.
+        let pointers =
+            buffers.iter().map(|(m, offset)| unsafe { m.pointer().add(*offset) } as usize).collect::<Vec<_>>();
+        let size = items.div_ceil((self.pool.threads() * CHUNKS) as u32).max(1);
+        self.pool.run(items.div_ceil(size) as usize, &|chunk| {
+            let mut first = chunk as u32 * size;
+            let count = size.min(items - first);
+            let mut arguments = pointers.iter().map(|p| *p as *mut c_void).collect::<Vec<_>>();
+            arguments.push((&raw mut first).cast());
+            // The metadata holds the buffers' lengths, which loop kernels do not ask for.
+            let metadata = vec![0; 2 * arguments.len() + 2];
+            engine.run_kernel(&mut PlironData::new(arguments, metadata, [count, 1, 1], Vec::new()));
+        });
+        Ok(())
+    }
+
+    /// Overwrites part of a memory.
+    pub fn write(&self, memory: &HostMemory, offset: usize, data: &[u8]) {
+        let _memory = lock(&self.memory);
+        // SAFETY: callers stay inside the memory; the lock keeps launches away.
+        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), memory.pointer().add(offset), data.len()) }
+    }
+
+    /// Copies part of a memory out.
+    pub fn read(&self, memory: &HostMemory, offset: usize, bytes: usize) -> Vec<u8> {
+        let _memory = lock(&self.memory);
+        // SAFETY: callers stay inside the memory; the lock keeps launches away.
+        unsafe { std::slice::from_raw_parts(memory.pointer().add(offset), bytes) }.to_vec()
+    }
+}
+
+/// Lanes of an f32 vector and number of vector registers.
+fn vector_unit() -> (usize, usize) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            return (16, 32);
+        }
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            return (8, 16);
+        }
+        (4, 16)
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        (4, 32)
+    }
+}
