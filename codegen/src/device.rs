@@ -121,7 +121,7 @@ impl BufferHandle {
     /// the part inside.
     pub fn slice(&self, offset: usize, len: usize) -> Result<BufferHandle, String> {
         let inside = offset.checked_add(len).is_some_and(|end| end <= self.bytes);
-        if !inside || offset % SLICE_ALIGNMENT != 0 || len % 4 != 0 {
+        if !inside || !offset.is_multiple_of(SLICE_ALIGNMENT) || !len.is_multiple_of(4) {
             return Err(format!(
                 "no slice of {len} bytes at {offset} of a buffer of {} bytes: it must lie inside, begin at a multiple of \
                  {SLICE_ALIGNMENT} and be a multiple of 4 long",

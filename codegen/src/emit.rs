@@ -113,7 +113,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// A position as a scalar I32.
-    pub fn from_index(&self, index: Value) -> Value {
+    pub fn item_number(&self, index: Value) -> Value {
         let ty = self.ty(Type { elem: Elem::I32, lanes: 1 });
         op!(self, general::CastOp, ty, index)
     }

@@ -38,7 +38,7 @@ impl Emitter<'_> {
     }
 
     /// Values as they come from a buffer.
-    fn from_storage(&self, value: Value, ty: Type) -> Value {
+    fn loaded(&self, value: Value, ty: Type) -> Value {
         match ty.elem {
             Elem::Bool => self.cast(value, Type { elem: Elem::U32, ..ty }, Elem::Bool),
             elem if ty.lanes == 1 => self.widen(value, elem),
@@ -47,7 +47,7 @@ impl Emitter<'_> {
     }
 
     /// Values as they go into a buffer.
-    fn to_storage(&self, value: Value, ty: Type) -> Value {
+    fn stored(&self, value: Value, ty: Type) -> Value {
         match ty.elem {
             Elem::Bool => self.cast(value, ty, Elem::U32),
             elem if ty.lanes == 1 => self.narrow(value, elem),
@@ -74,11 +74,11 @@ impl Emitter<'_> {
     fn load_each(&self, buffer: Value, positions: Vec<Value>, ty: Type) -> Value {
         let lanes = positions.into_iter().map(|at| self.load(self.element(buffer, at))).collect::<Vec<_>>();
         let value = if ty.lanes == 1 { lanes[0] } else { self.construct(storage_elem(ty.elem), lanes) };
-        self.from_storage(value, ty)
+        self.loaded(value, ty)
     }
 
     fn store_each(&self, buffer: Value, positions: Vec<Value>, value: Value, ty: Type) {
-        let value = self.to_storage(value, ty);
+        let value = self.stored(value, ty);
         for (lane, at) in positions.into_iter().enumerate() {
             self.store(self.element(buffer, at), self.raw_lane(value, ty.lanes, lane as u8));
         }
@@ -93,7 +93,7 @@ impl Emitter<'_> {
         if ty.lanes > 1 {
             pointer = self.vector_pointer(pointer, ty);
         }
-        self.from_storage(self.load(pointer), ty)
+        self.loaded(self.load(pointer), ty)
     }
 
     /// Stores lanes next to one another from a scalar index.
@@ -105,7 +105,7 @@ impl Emitter<'_> {
         if ty.lanes > 1 {
             pointer = self.vector_pointer(pointer, ty);
         }
-        self.store(pointer, self.to_storage(value, ty));
+        self.store(pointer, self.stored(value, ty));
     }
 
     /// An element a lane.

@@ -136,7 +136,7 @@ impl Walk<'_> {
 
     fn op(&mut self, emit: Emitter<'_>, op: &Op, ty: Type) -> Value {
         match op {
-            Op::Item => emit.from_index(self.position),
+            Op::Item => emit.item_number(self.position),
             Op::Const(bits) => emit.constant(f64::from_bits(*bits), ty.elem),
             Op::Splat(a) => emit.splat(self.value(*a), ty),
             Op::Lanes => emit.lanes(ty.lanes),
