@@ -29,7 +29,7 @@ fn gradient(p: &Program) -> Program {
 /// Runs the kernels for vectors of `lanes` and compares with the interpreter.
 fn kernels_agree(p: &Program, lanes: usize) {
     let args = value::arguments(p, 3);
-    let want = interp::run(p, &args).expect("the program reads inside its tensors");
+    let want = interp::run(p, &args).unwrap_or_else(|e| panic!("{e}\n{p}"));
     let facts = Facts { lanes, units: 2, local_bytes: 16 << 10, registers: 28 };
     let arg = |role: &ArgRole| {
         let (_, a): &(ArgRole, Array) = args.iter().find(|(r, _)| r == role).expect("every argument has a value");
@@ -67,7 +67,7 @@ proptest! {
         let p = program(&seed);
         let d = gradient(&p);
         let args = value::arguments(&d, 5);
-        let results = interp::run(&d, &args).expect("the program reads inside its tensors");
+        let results = interp::run(&d, &args).unwrap_or_else(|e| panic!("{e}\n{p}\n{d}"));
         let scalar = |args: &[(ArgRole, Array)]| -> f64 {
             let results = interp::run(&p, args).expect("the program reads inside its tensors");
             results.iter().filter_map(|(role, value)| {
@@ -89,7 +89,7 @@ proptest! {
                 let (one, two) = ((at(1e-5) - at(-1e-5)) / 2e-5, (at(2e-5) - at(-2e-5)) / 4e-5);
                 let (left, right) = ((at(0.0) - at(-1e-5)) / 1e-5, (at(1e-5) - at(0.0)) / 1e-5);
                 let scale = 1.0 + one.abs();
-                if !one.is_finite() || (one - two).abs() > 1e-6 * scale || (left - right).abs() > 1e-2 * scale {
+                if !one.is_finite() || at(0.0).abs() > 1e4 || (one - two).abs() > 1e-6 * scale || (left - right).abs() > 1e-2 * scale {
                     continue;
                 }
                 prop_assert!((one - grad.data[e]).abs() <= 1e-4 * scale,

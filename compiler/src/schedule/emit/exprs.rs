@@ -300,9 +300,7 @@ impl Scope<'_> {
             let uniform = points.len() == 1 && r.guard != Pred::True && !s.pred_varies(&r.guard);
             if uniform {
                 let cond = s.test(&r.guard);
-                let was = std::mem::replace(&mut s.speculative, false);
                 let (then, ()) = s.block(|s| s.accumulate(points, &regs, &wheres, true));
-                s.speculative = was;
                 s.push(Stmt::If { cond, then, otherwise: Vec::new() });
             } else {
                 s.accumulate(points, &regs, &wheres, false);
