@@ -85,35 +85,43 @@ pub struct Partial {
 }
 
 /// Everything that reaches reads of float tensors for which `active` holds, when `up` reaches the pointwise expression. Equal reads are listed once.
+///
+/// What stands under a condition reaches its reads under the same condition as a whole: the factors of a cotangent may be out of range elsewhere.
 pub fn partials(e: &Expr, up: Expr, active: &dyn Fn(TensorId) -> bool, out: &mut Vec<Partial>) {
+    walk(e, up, &Pred::True, active, out);
+}
+
+fn walk(e: &Expr, up: Expr, given: &Pred, active: &dyn Fn(TensorId) -> bool, out: &mut Vec<Partial>) {
     if !is_float(e.elem) || up.as_const() == Some(0.0) || !touches(e, active) {
         return;
     }
     match &*e.node {
-        Node::Read { tensor, at, .. } => match out.iter_mut().find(|p| p.tensor == *tensor && p.at == *at) {
-            Some(p) => p.cotangent = Expr::add(p.cotangent.clone(), up),
-            None => out.push(Partial { tensor: *tensor, at: at.clone(), cotangent: up }),
-        },
+        Node::Read { tensor, at, .. } => {
+            let cotangent = Expr::select(given.clone(), up, Expr::constant(e.elem, 0.0));
+            match out.iter_mut().find(|p| p.tensor == *tensor && p.at == *at) {
+                Some(p) => p.cotangent = Expr::add(p.cotangent.clone(), cotangent),
+                None => out.push(Partial { tensor: *tensor, at: at.clone(), cotangent }),
+            }
+        }
         Node::Unary(op, x) => {
             if let Some(d) = unary(*op, x) {
-                partials(x, Expr::mul(up, d), active, out);
+                walk(x, Expr::mul(up, d), given, active, out);
             }
         }
         Node::Binary(op, a, b) => {
             let (to_a, to_b) = binary(*op, a, b, &up);
             if let Some(up) = to_a {
-                partials(a, up, active, out);
+                walk(a, up, given, active, out);
             }
             if let Some(up) = to_b {
-                partials(b, up, active, out);
+                walk(b, up, given, active, out);
             }
         }
         Node::Select(p, a, b) => {
-            let zero = Expr::constant(up.elem, 0.0);
-            partials(a, Expr::select(p.clone(), up.clone(), zero.clone()), active, out);
-            partials(b, Expr::select(p.clone(), zero, up), active, out);
+            walk(a, up.clone(), &Pred::and([given.clone(), p.clone()]), active, out);
+            walk(b, up, &Pred::and([given.clone(), Pred::Not(Box::new(p.clone()))]), active, out);
         }
-        Node::Cast(a) if is_float(a.elem) => partials(a, Expr::cast(a.elem, up), active, out),
+        Node::Cast(a) if is_float(a.elem) => walk(a, Expr::cast(a.elem, up), given, active, out),
         _ => {}
     }
 }

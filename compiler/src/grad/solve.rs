@@ -74,12 +74,6 @@ pub fn restrict(mut d: Domain, mut equations: Vec<Index>, names: &mut Names<'_>)
         }
     }
     d.guard.retain(|g| *g != Pred::True);
-    // Ranges come first: what is read from a tensor in a later guard is in range where the earlier ones hold.
-    d.guard.sort_by_key(|g| {
-        let mut reads = false;
-        g.visit_reads(&mut |_, _| reads = true);
-        reads
-    });
     Some(d)
 }
 

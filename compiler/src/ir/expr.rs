@@ -261,7 +261,8 @@ pub fn mix(mut h: u32) -> u32 {
 }
 
 impl Pred {
-    /// The conjunction, flattened, without what is trivially true.
+    /// The conjunction, flattened, without what is trivially true. Parts that read tensors come last: where the ranges before them hold, what they read
+    /// is inside.
     pub fn and(parts: impl IntoIterator<Item = Pred>) -> Pred {
         let mut out: Vec<Pred> = Vec::new();
         for p in parts {
@@ -271,6 +272,11 @@ impl Pred {
                 other => out.push(other),
             }
         }
+        out.sort_by_key(|p| {
+            let mut reads = false;
+            p.visit_reads(&mut |_, _| reads = true);
+            reads
+        });
         out.dedup();
         match out.len() {
             0 => Pred::True,

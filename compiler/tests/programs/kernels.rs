@@ -26,6 +26,16 @@ fn gradient(p: &Program) -> Program {
     d
 }
 
+/// Whether all values on the way are of moderate size: products of products grow until neither f32 nor a difference quotient says anything.
+fn is_tame(p: &Program) -> bool {
+    let mut all = p.clone();
+    let f = &mut all.functions[0];
+    let tensors: Vec<TensorId> = f.body.iter().flat_map(Stmt::defines).collect();
+    f.results =
+        tensors.iter().map(|&tensor| FnResult { tensor, role: ResultRole::Output(tensor.to_string()) }).collect();
+    value::run(&all, 5).iter().all(|(_, values)| values.iter().all(|x| x.abs() < 1e3))
+}
+
 /// Runs the kernels for vectors of `lanes` and compares with the interpreter.
 fn kernels_agree(p: &Program, lanes: usize) {
     let args = value::arguments(p, 3);
@@ -52,6 +62,7 @@ proptest! {
     #[test]
     fn kernels_give_what_the_interpreter_gives(seed in proptest::collection::vec(any::<u8>(), 40..400), lanes in 0u32..5) {
         let plain = program(&seed);
+        prop_assume!(is_tame(&plain));
         kernels_agree(&plain, 1 << lanes);
         let mut better = plain.clone();
         pipeline::run(&mut better, pipeline::BEFORE, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
@@ -65,6 +76,7 @@ proptest! {
     #[test]
     fn gradients_agree_with_differences(seed in proptest::collection::vec(any::<u8>(), 40..400)) {
         let p = program(&seed);
+        prop_assume!(is_tame(&p));
         let d = gradient(&p);
         let args = value::arguments(&d, 5);
         let results = interp::run(&d, &args).unwrap_or_else(|e| panic!("{e}\n{p}\n{d}"));
