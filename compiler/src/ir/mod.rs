@@ -24,6 +24,8 @@ pub mod display;
 pub mod expr;
 pub mod index;
 pub mod narrow;
+pub mod normalise;
+pub mod rename;
 pub mod subst;
 pub mod verify;
 

@@ -1,0 +1,271 @@
+//! Index types: nominal axes, their products, sums and merges, and which of them match.
+
+use std::fmt;
+use std::rc::Rc;
+
+/// An axis of the language. Cloning is cheap.
+#[derive(Clone, Debug)]
+pub(crate) struct Axis(Rc<Node>);
+
+#[derive(Debug)]
+struct Node {
+    /// The declared name; for axes that come out of an expression, its text.
+    name: String,
+    /// The expression that gives the size, where there is one.
+    text: Option<String>,
+    size: usize,
+    kind: Kind,
+}
+
+/// How an axis is made.
+#[derive(Clone, Debug)]
+pub(crate) enum Kind {
+    /// A plain index set. A weak one matches any axis of its size.
+    Atom {
+        /// Tells atoms of equal names apart.
+        id: u32,
+        /// The module instance that declares it.
+        owner: u32,
+        /// Whether it came out of a size expression or a call.
+        weak: bool,
+    },
+    /// `A x B`.
+    Product(Vec<Axis>),
+    /// `A | B`.
+    Sum(Vec<Axis>),
+    /// `(A, B)`.
+    Merged(Vec<Axis>),
+    /// The offsets of a window around the index in another dimension.
+    Window(Rc<WindowType>),
+    /// The batch.
+    Batch,
+}
+
+/// What a window does at the border.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Border {
+    /// Positions outside take part; reads there give 0.
+    Zero,
+    /// Positions outside do not take part.
+    Mask,
+    /// The window shifts inward.
+    Clamp,
+}
+
+/// A window: per factor of its axis, which positions lie around a centre.
+#[derive(Clone, Debug)]
+pub(crate) struct WindowType {
+    /// The axis its positions are in.
+    pub axis: Axis,
+    /// Sides, one a factor.
+    pub sides: Vec<Axis>,
+    /// Steps of the centre.
+    pub stride: i64,
+    /// Steps within the window.
+    pub dilation: i64,
+    /// Where it starts relative to the centre.
+    pub start: Vec<i64>,
+    /// What happens outside.
+    pub border: Border,
+    /// In a tensor's type: the dimension that holds the centre.
+    pub base: Option<usize>,
+}
+
+impl WindowType {
+    /// Whether two windows have the same positions around the same centre.
+    pub fn same(&self, other: &WindowType) -> bool {
+        self.stride == other.stride
+            && self.dilation == other.dilation
+            && self.start == other.start
+            && self.border == other.border
+            && self.axis.matches(&other.axis)
+            && self.sides.len() == other.sides.len()
+            && self.sides.iter().zip(&other.sides).all(|(a, b)| a.size() == b.size())
+    }
+}
+
+impl Axis {
+    fn new(name: impl Into<String>, text: Option<String>, size: usize, kind: Kind) -> Axis {
+        Axis(Rc::new(Node { name: name.into(), text, size, kind }))
+    }
+    /// A declared atom.
+    pub fn atom(name: &str, text: Option<String>, size: usize, id: u32, owner: u32) -> Axis {
+        Axis::new(name, text, size, Kind::Atom { id, owner, weak: false })
+    }
+    /// An anonymous atom, named by the text of its size.
+    pub fn weak(text: &str, size: usize) -> Axis {
+        Axis::new(text, None, size, Kind::Atom { id: u32::MAX, owner: u32::MAX, weak: true })
+    }
+    /// The product of the factors. The caller has checked the size.
+    pub fn product(name: &str, factors: Vec<Axis>) -> Axis {
+        let size = factors.iter().map(Axis::size).product();
+        Axis::new(name, Some(join(&factors, " x ")), size, Kind::Product(factors))
+    }
+    /// The concatenation of the summands.
+    pub fn sum(name: &str, summands: Vec<Axis>) -> Axis {
+        let size = summands.iter().map(Axis::size).sum();
+        Axis::new(name, Some(join(&summands, " | ")), size, Kind::Sum(summands))
+    }
+    /// The row-major merge of axes. The caller has checked the size.
+    pub fn merged(parts: Vec<Axis>) -> Axis {
+        let size = parts.iter().map(Axis::size).product();
+        Axis::new(format!("({})", join(&parts, ", ")), None, size, Kind::Merged(parts))
+    }
+    /// The offsets of a window.
+    pub fn window(ty: Rc<WindowType>) -> Axis {
+        let size = ty.sides.iter().map(Axis::size).product();
+        Axis::new(format!("window of {}", ty.axis.name()), None, size, Kind::Window(ty))
+    }
+    /// The batch axis.
+    pub fn batch(size: usize) -> Axis {
+        Axis::new("Batch", None, size, Kind::Batch)
+    }
+    /// Its name, or the text of its size.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+    /// Number of elements.
+    pub fn size(&self) -> usize {
+        self.0.size
+    }
+    /// How it is made.
+    pub fn kind(&self) -> &Kind {
+        &self.0.kind
+    }
+    /// Whether it is the batch.
+    pub fn is_batch(&self) -> bool {
+        matches!(self.0.kind, Kind::Batch)
+    }
+    /// The factors of a product or the parts of a merge.
+    pub fn factors(&self) -> Option<&[Axis]> {
+        match &self.0.kind {
+            Kind::Product(parts) | Kind::Merged(parts) => Some(parts),
+            _ => None,
+        }
+    }
+    /// The dimensions that store it, outermost first: atoms and sums are one, products, merges and windows several.
+    pub fn parts(&self) -> Vec<Axis> {
+        match &self.0.kind {
+            Kind::Product(parts) | Kind::Merged(parts) => parts.iter().flat_map(Axis::parts).collect(),
+            Kind::Window(ty) => ty.sides.clone(),
+            _ => vec![self.clone()],
+        }
+    }
+    /// Whether it matches any axis of its size.
+    pub fn is_weak(&self) -> bool {
+        match &self.0.kind {
+            Kind::Atom { weak, .. } => *weak,
+            Kind::Merged(_) => true,
+            Kind::Product(parts) | Kind::Sum(parts) => parts.iter().all(Axis::is_weak),
+            Kind::Window(_) | Kind::Batch => false,
+        }
+    }
+    /// Whether an index of one axis may be used at the other.
+    pub fn matches(&self, other: &Axis) -> bool {
+        if Rc::ptr_eq(&self.0, &other.0) {
+            return true;
+        }
+        if self.size() != other.size() {
+            return false;
+        }
+        match (self.kind(), other.kind()) {
+            (Kind::Batch, Kind::Batch) => true,
+            (Kind::Batch, _) | (_, Kind::Batch) => false,
+            (Kind::Window(a), Kind::Window(b)) => a.same(b),
+            (Kind::Window(_), _) | (_, Kind::Window(_)) => false,
+            (Kind::Atom { id: a, weak: false, .. }, Kind::Atom { id: b, weak: false, .. }) => a == b,
+            (Kind::Product(a), Kind::Product(b)) | (Kind::Sum(a), Kind::Sum(b)) => {
+                (a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.matches(b))) || self.is_weak() || other.is_weak()
+            }
+            _ => self.is_weak() || other.is_weak(),
+        }
+    }
+    /// The axis as seen from outside the module instance `owner`: what that declares is weak.
+    pub fn seen_from_outside(&self, owner: u32) -> Axis {
+        let all = |parts: &[Axis]| -> Option<Vec<Axis>> {
+            parts
+                .iter()
+                .any(|p| p.belongs_to(owner))
+                .then(|| parts.iter().map(|p| p.seen_from_outside(owner)).collect())
+        };
+        let node = &*self.0;
+        let kind = match &node.kind {
+            Kind::Atom { owner: o, .. } if *o == owner => Kind::Atom { id: u32::MAX, owner: u32::MAX, weak: true },
+            Kind::Product(parts) => match all(parts) {
+                Some(parts) => Kind::Product(parts),
+                None => return self.clone(),
+            },
+            Kind::Sum(parts) => match all(parts) {
+                Some(parts) => Kind::Sum(parts),
+                None => return self.clone(),
+            },
+            Kind::Merged(parts) => match all(parts) {
+                Some(parts) => Kind::Merged(parts),
+                None => return self.clone(),
+            },
+            _ => return self.clone(),
+        };
+        Axis::new(node.name.clone(), node.text.clone(), node.size, kind)
+    }
+    fn belongs_to(&self, instance: u32) -> bool {
+        match &self.0.kind {
+            Kind::Atom { owner, .. } => *owner == instance,
+            Kind::Product(parts) | Kind::Sum(parts) | Kind::Merged(parts) => {
+                parts.iter().any(|p| p.belongs_to(instance))
+            }
+            _ => false,
+        }
+    }
+    /// Text that is equal exactly for axes that are the same in every respect that lowering can see.
+    pub fn identity(&self, out: &mut String) {
+        use fmt::Write;
+        let mut list = |tag: char, parts: &[Axis]| {
+            out.push(tag);
+            for part in parts {
+                part.identity(out);
+                out.push(',');
+            }
+            out.push(')');
+        };
+        match &self.0.kind {
+            Kind::Atom { id, weak: false, .. } => {
+                let _ = write!(out, "a{id}:{}", self.size());
+            }
+            Kind::Atom { .. } => {
+                let _ = write!(out, "w{}", self.size());
+            }
+            Kind::Product(parts) => list('p', parts),
+            Kind::Sum(parts) => list('s', parts),
+            Kind::Merged(parts) => list('m', parts),
+            Kind::Window(ty) => {
+                let _ = write!(out, "n{ty:?}");
+            }
+            Kind::Batch => out.push('b'),
+        }
+    }
+}
+
+impl fmt::Display for Axis {
+    /// The name, where it comes from, and its size: `Grid = Gy x Gx = 196`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = &*self.0;
+        f.write_str(&node.name)?;
+        if let Some(text) = &node.text {
+            write!(f, " = {text}")?;
+        }
+        if node.name != node.size.to_string() {
+            write!(f, " = {}", node.size)?;
+        }
+        Ok(())
+    }
+}
+
+/// The axes of a shape as text: `[Grid = Gy x Gx = 196, C = 384]`.
+pub(crate) fn shape(axes: &[Axis]) -> String {
+    let parts: Vec<String> = axes.iter().map(Axis::to_string).collect();
+    format!("[{}]", parts.join(", "))
+}
+
+fn join(axes: &[Axis], by: &str) -> String {
+    axes.iter().map(Axis::name).collect::<Vec<_>>().join(by)
+}

@@ -1,0 +1,152 @@
+//! The elaborator: one walk that checks a module with concrete sizes and lowers it to the index IR.
+//!
+//! Its state is here; what it does is spread over the files of `check` (compile-time values, modules) and `lower`
+//! (`forward`, expressions, functions).
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+use foveate_dsl::ast::Span;
+use foveate_dsl::{Diagnostic, SourceMap};
+
+use super::axes::{Axis, Kind};
+use super::instance::ParamDecl;
+use super::report::{R, Reported};
+use super::spec::{ItemRef, Spec};
+use crate::ir;
+use crate::lower::builder::Builder;
+use crate::lower::call::Callee;
+use crate::lower::forward::Frame;
+
+/// The most elements of a tensor or an axis.
+pub(crate) const MAX_ELEMENTS: i64 = 1 << 31;
+
+/// The most steps (expressions evaluated, statements unrolled) of one elaboration.
+pub(crate) const MAX_STEPS: usize = 3_000_000;
+
+/// The most diagnostics of one elaboration.
+const MAX_DIAGNOSTICS: usize = 50;
+
+/// The state of an elaboration.
+pub(crate) struct Elaborator<'a> {
+    pub spec: &'a Spec,
+    pub sources: &'a SourceMap,
+    /// Whether the program is for training.
+    pub training: bool,
+    pub diagnostics: Vec<Diagnostic>,
+    reported: HashSet<(&'static str, Option<Span>, String)>,
+    /// The constructors and calls that are being elaborated, with what to say about them.
+    pub trail: Vec<(Span, String)>,
+    /// The modules that are being instantiated.
+    pub open: Vec<ItemRef>,
+    pub steps: usize,
+    pub gave_up: bool,
+    next: u32,
+    /// The batch axis.
+    pub batch: Axis,
+    /// The axes of the program.
+    pub axes: Vec<ir::Axis>,
+    axis_ids: HashMap<String, ir::AxisId>,
+    /// The functions that are done, callees before callers.
+    pub functions: Vec<ir::Function>,
+    /// Functions that can be called again, by instance and inputs.
+    pub callees: HashMap<String, Rc<Callee<'a>>>,
+    /// The function being built.
+    pub builder: Builder,
+    /// The `forward` being elaborated.
+    pub frame: Frame<'a>,
+}
+
+impl<'a> Elaborator<'a> {
+    /// An elaborator for one program.
+    pub fn new(spec: &'a Spec, sources: &'a SourceMap, training: bool, batch: usize) -> Elaborator<'a> {
+        Elaborator {
+            spec,
+            sources,
+            training,
+            diagnostics: Vec::new(),
+            reported: HashSet::new(),
+            trail: Vec::new(),
+            open: Vec::new(),
+            steps: 0,
+            gave_up: false,
+            next: 0,
+            batch: Axis::batch(batch),
+            axes: Vec::new(),
+            axis_ids: HashMap::new(),
+            functions: Vec::new(),
+            callees: HashMap::new(),
+            builder: Builder::default(),
+            frame: Frame::default(),
+        }
+    }
+
+    /// A number that was not used before.
+    pub fn fresh(&mut self) -> u32 {
+        self.next += 1;
+        self.next
+    }
+
+    /// Adds a diagnostic, once, with the constructors and calls that led to its place.
+    pub fn report(&mut self, mut d: Diagnostic) {
+        for (span, text) in self.trail.iter().rev().take(3) {
+            d = d.secondary(*span, text.clone());
+        }
+        if self.diagnostics.len() < MAX_DIAGNOSTICS && self.reported.insert((d.code, d.span(), d.message.clone())) {
+            self.diagnostics.push(d);
+        }
+    }
+
+    /// Adds a diagnostic and fails.
+    pub fn fail<T>(&mut self, d: Diagnostic) -> R<T> {
+        self.report(d);
+        Err(Reported)
+    }
+
+    /// Registers a parameter or state of the function being built; gives the place of another one of that name.
+    pub fn declare_slot(&mut self, decl: ParamDecl, dims: &[Axis], state: bool) -> Option<Span> {
+        if let Some(first) = self.builder.slots.get(&decl.name) {
+            return Some(self.builder.function.tensor(*first).span.unwrap_or(decl.span));
+        }
+        let ids = self.dims(dims);
+        self.builder.declare(decl, ids, state);
+        None
+    }
+
+    /// The IR dimensions that store axes.
+    pub fn dims(&mut self, axes: &[Axis]) -> Vec<ir::AxisId> {
+        let mut out = Vec::new();
+        for axis in axes {
+            match axis.kind() {
+                Kind::Atom { .. } | Kind::Sum(_) | Kind::Batch => out.push(self.dim(axis)),
+                _ => axis.parts().iter().for_each(|part| out.push(self.dim(part))),
+            }
+        }
+        out
+    }
+
+    /// The IR axis of an atom, a sum or the batch.
+    pub fn dim(&mut self, axis: &Axis) -> ir::AxisId {
+        let pieces: Vec<(String, usize)> = match axis.kind() {
+            Kind::Sum(parts) => parts.iter().map(|p| (axis_name(p), p.size())).collect(),
+            _ => Vec::new(),
+        };
+        let name = axis_name(axis);
+        let key = format!("{name}/{}/{pieces:?}", axis.size());
+        if let Some(id) = self.axis_ids.get(&key) {
+            return *id;
+        }
+        let id = ir::AxisId(self.axes.len() as u32);
+        self.axes.push(ir::Axis { name, size: axis.size(), pieces });
+        self.axis_ids.insert(key, id);
+        id
+    }
+}
+
+/// A name for an axis in the IR: its own, or `n768` for one that came out of an expression.
+fn axis_name(axis: &Axis) -> String {
+    let name = axis.name();
+    let plain = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if plain { name.to_owned() } else { format!("n{}", axis.size()) }
+}

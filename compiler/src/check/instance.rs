@@ -1,0 +1,659 @@
+//! Modules with concrete arguments: their sizes, axes, submodules, parameters and states.
+
+use std::rc::Rc;
+
+use foveate_dsl::Diagnostic;
+use foveate_dsl::ast::{self, Arg, AxisDef, AxisRef, ExprKind, Member, Module, ParamType, Span};
+
+use super::axes::{Axis, Kind};
+use super::elaborator::Elaborator;
+use super::report::{R, Reported, suggest};
+use super::spec::ItemRef;
+use super::statics::bare_name;
+use super::value::{Env, Static};
+
+/// A module with its arguments.
+#[derive(Debug)]
+pub(crate) struct Instance<'a> {
+    pub module: &'a Module,
+    pub item: ItemRef,
+    /// Owner of the axes that it declares.
+    pub id: u32,
+    /// What stands before the names of its parameters, relative to the function being built: empty or `attn.`.
+    pub prefix: String,
+    /// The arguments alone, for instantiating it again.
+    pub arguments: Env,
+    /// All compile-time names.
+    pub env: Env,
+    /// What index names range over.
+    pub indices: Vec<(String, Axis)>,
+    /// Submodules by name.
+    pub submodules: Vec<(String, Rc<Instance<'a>>)>,
+    /// Parameters and states by name.
+    pub slots: Vec<(String, Slot)>,
+    pub forward: Option<&'a ast::Forward>,
+    /// Equal exactly for instances of one module with the same arguments.
+    pub identity: String,
+}
+
+/// A parameter or a state.
+#[derive(Clone, Debug)]
+pub(crate) struct Slot {
+    pub dims: Vec<Axis>,
+    pub state: bool,
+    /// The name relative to the function being built.
+    pub full: String,
+}
+
+/// How a parameter's elements start.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All 0.
+    Zeros,
+    /// All 1.
+    Ones,
+    /// All the same.
+    Constant(f64),
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// Normal with mean 0 and this standard deviation, cut at -2 and 2.
+    TruncNormal(f64),
+    /// Uniform between minus and plus this bound.
+    Uniform(f64),
+}
+
+/// A parameter or state of the whole program.
+#[derive(Clone, Debug)]
+pub struct ParamDecl {
+    /// The full name, as in a PyTorch state dict.
+    pub name: String,
+    /// The shape of the state dict: product and merged axes count as one dimension.
+    pub shape: Vec<usize>,
+    /// How its elements start.
+    pub init: Init,
+    /// Whether weight decay applies.
+    pub decay: bool,
+    /// Where it is declared.
+    pub span: Span,
+}
+
+/// What kind of value a parameter takes.
+enum Asked<'m> {
+    Int,
+    Float,
+    Bool,
+    Word(Vec<&'m str>),
+    Tuple(&'m [ast::Name]),
+    AnyTuple,
+    List,
+    Str,
+}
+
+impl<'a> Elaborator<'a> {
+    /// An instance of the submodule that `ctor(args)` asks for.
+    fn submodule(
+        &mut self,
+        file: usize,
+        ctor: &ast::Name,
+        args: &[Arg],
+        env: &Env,
+        prefix: String,
+        span: Span,
+    ) -> R<Rc<Instance<'a>>> {
+        let Some((item, module)) = self.spec.module(file, &ctor.text) else {
+            let names = &self.spec.file(file).names;
+            if names.contains_key(&ctor.text) {
+                let d = Diagnostic::error("E0401", format!("`{}` is not a module", ctor.text))
+                    .primary(ctor.span, "functions and recipes have no parameters to hold");
+                return self.fail(d);
+            }
+            let spec = self.spec;
+            let mut d = Diagnostic::error("E0101", format!("unknown module `{}`", ctor.text)).primary(ctor.span, "");
+            d = suggest(d, &ctor.text, names.keys().map(String::as_str).filter(|n| spec.module(file, n).is_some()));
+            if d.help.is_empty() {
+                d = d.help("import it: `import NAME from prelude` or from a file");
+            }
+            return self.fail(d);
+        };
+        let given = self.given(module, args, env)?;
+        self.trail.push((span, format!("in `{} = {}(...)`", prefix.trim_end_matches('.'), ctor.text)));
+        let out = self.instance(item, module, given, prefix, span);
+        self.trail.pop();
+        out
+    }
+
+    /// Evaluates arguments and assigns them to parameters.
+    fn given(&mut self, module: &'a Module, args: &[Arg], env: &Env) -> R<Vec<Option<(Static, Span)>>> {
+        let mut given: Vec<Option<(Static, Span)>> = vec![None; module.params.len()];
+        let mut ok = true;
+        for (n, arg) in args.iter().enumerate() {
+            let at = match &arg.name {
+                Some(name) => match module.params.iter().position(|p| p.name.text == name.text) {
+                    Some(at) => at,
+                    None => {
+                        let d = Diagnostic::error(
+                            "E0403",
+                            format!("`{}` has no parameter `{}`", module.name.text, name.text),
+                        )
+                        .primary(name.span, "")
+                        .note(signature(module));
+                        let d = suggest(d, &name.text, module.params.iter().map(|p| p.name.text.as_str()));
+                        self.report(d);
+                        ok = false;
+                        continue;
+                    }
+                },
+                None if n < module.params.len() => n,
+                None => {
+                    let d = Diagnostic::error(
+                        "E0402",
+                        format!("`{}` takes {} arguments, found {}", module.name.text, module.params.len(), args.len()),
+                    );
+                    self.report(d.primary(arg.value.span, "this is one too many").note(signature(module)));
+                    return Err(Reported);
+                }
+            };
+            if given[at].is_some() {
+                let d = Diagnostic::error("E0405", format!("`{}` is given twice", module.params[at].name.text));
+                self.report(d.primary(arg.value.span, "again here"));
+                ok = false;
+                continue;
+            }
+            let words: Vec<&str> = match &module.params[at].ty {
+                ParamType::OneOf(words) => words.iter().map(|w| w.text.as_str()).collect(),
+                _ => Vec::new(),
+            };
+            // A word parameter that is handed on is a name here and not a word.
+            let handed_on = bare_name(&arg.value).is_some_and(|n| env.get(n).is_some());
+            match self.statics(env, &arg.value, if handed_on { &[] } else { &words }) {
+                Ok(value) => given[at] = Some((value, arg.value.span)),
+                Err(Reported) => ok = false,
+            }
+        }
+        if ok { Ok(given) } else { Err(Reported) }
+    }
+
+    /// Instantiates a module: binds its parameters, then runs through its members.
+    pub(crate) fn instance(
+        &mut self,
+        item: ItemRef,
+        module: &'a Module,
+        given: Vec<Option<(Static, Span)>>,
+        prefix: String,
+        span: Span,
+    ) -> R<Rc<Instance<'a>>> {
+        if let Some(first) = self.open.iter().position(|o| *o == item) {
+            let mut names: Vec<String> = Vec::new();
+            for open in &self.open[first..] {
+                if let ast::Item::Module(m) = self.spec.ast_item(*open) {
+                    names.push(m.name.text.clone());
+                }
+            }
+            names.push(module.name.text.clone());
+            let d = Diagnostic::error("E0406", format!("`{}` contains itself", module.name.text));
+            return self.fail(d.primary(span, "").note(names.join(" contains ")));
+        }
+        let id = self.fresh();
+        let (arguments, identity) = self.parameters(item, module, given, id, span)?;
+        self.instance_with(item, module, arguments, identity, id, prefix)
+    }
+
+    /// Instantiates a module whose parameters are bound.
+    pub(crate) fn instance_with(
+        &mut self,
+        item: ItemRef,
+        module: &'a Module,
+        arguments: Env,
+        identity: String,
+        id: u32,
+        prefix: String,
+    ) -> R<Rc<Instance<'a>>> {
+        self.open.push(item);
+        let mut out = Instance {
+            module,
+            item,
+            id,
+            prefix,
+            env: arguments.clone(),
+            arguments,
+            indices: Vec::new(),
+            submodules: Vec::new(),
+            slots: Vec::new(),
+            forward: None,
+            identity,
+        };
+        let ok = self.members(&mut out, &module.members);
+        self.open.pop();
+        ok.map(|()| Rc::new(out))
+    }
+
+    /// Binds parameters to values, defaults included; each size is also an axis.
+    fn parameters(
+        &mut self,
+        item: ItemRef,
+        module: &'a Module,
+        mut given: Vec<Option<(Static, Span)>>,
+        id: u32,
+        span: Span,
+    ) -> R<(Env, String)> {
+        let mut env = Env::default();
+        let mut identity = format!("{}.{}:", item.file, item.item);
+        let mut ok = true;
+        for (param, value) in module.params.iter().zip(given.iter_mut()) {
+            let name = &param.name.text;
+            let (value, place) = match value.take() {
+                Some((value, place)) => (value, place),
+                None => match &param.default {
+                    Some(default) => {
+                        let words: Vec<&str> = match &param.ty {
+                            ParamType::OneOf(words) => words.iter().map(|w| w.text.as_str()).collect(),
+                            _ => Vec::new(),
+                        };
+                        match self.statics(&env, default, &words) {
+                            // The default's axis is not the parameter's.
+                            Ok(Static::Int(n, _)) => (Static::int(n), default.span),
+                            Ok(value) => (value, default.span),
+                            Err(Reported) => {
+                                ok = false;
+                                continue;
+                            }
+                        }
+                    }
+                    None => {
+                        let d =
+                            Diagnostic::error("E0404", format!("`{}` needs a value for `{name}`", module.name.text))
+                                .primary(span, "")
+                                .note(signature(module));
+                        let d = if self.trail.is_empty() {
+                            d.help(format!("give it with `--set {name}=VALUE`"))
+                        } else {
+                            d
+                        };
+                        self.report(d);
+                        ok = false;
+                        continue;
+                    }
+                },
+            };
+            value.identity(&mut identity);
+            identity.push(';');
+            if self.bind_one(&mut env, param, value, id, place).is_err() {
+                ok = false;
+            }
+        }
+        if ok { Ok((env, identity)) } else { Err(Reported) }
+    }
+
+    fn bind_one(&mut self, env: &mut Env, param: &'a ast::Param, value: Static, id: u32, place: Span) -> R<()> {
+        let name = &param.name.text;
+        let asked = match &param.ty {
+            ParamType::Tuple(names) => Asked::Tuple(names),
+            ParamType::OneOf(words) => Asked::Word(words.iter().map(|w| w.text.as_str()).collect()),
+            ParamType::List => Asked::List,
+            ParamType::Float => Asked::Float,
+            ParamType::Int => Asked::Int,
+            ParamType::Bool => Asked::Bool,
+            ParamType::Infer => match param.default.as_ref().map(|d| &d.kind) {
+                Some(ExprKind::Bool(_)) => Asked::Bool,
+                Some(ExprKind::Float(_)) => Asked::Float,
+                Some(ExprKind::Dims(_) | ExprKind::Tuple(_)) => Asked::AnyTuple,
+                Some(ExprKind::List(_)) => Asked::List,
+                Some(ExprKind::Str(_)) => Asked::Str,
+                Some(ExprKind::Path(p)) if p.as_name().is_some_and(|n| matches!(n, "pi" | "inf")) => Asked::Float,
+                _ => Asked::Int,
+            },
+        };
+        let bound = match (&asked, value) {
+            (Asked::Int, Static::Int(n, axis)) => self.sized(name, n, axis, id, None),
+            (Asked::Float, Static::Int(n, _)) => Static::Float(n as f64),
+            (Asked::Float, value @ Static::Float(_))
+            | (Asked::Bool, value @ Static::Bool(_))
+            | (Asked::Str, value @ Static::Str(_))
+            | (Asked::List, value @ Static::List(_))
+            | (Asked::AnyTuple, value @ Static::Tuple(_)) => value,
+            (Asked::List, value @ Static::Int(..)) => Static::List(vec![value]),
+            (Asked::Word(words), Static::Word(w)) => {
+                if !words.contains(&w.as_str()) {
+                    let d = Diagnostic::error("E0305", format!("`{name}` cannot be `{w}`"))
+                        .primary(place, format!("expected one of {}", words.join(", ")));
+                    return self.fail(suggest(d, &w, words.iter().copied()));
+                }
+                let options = words.iter().map(|w| Static::Word((*w).to_owned())).collect();
+                env.bind(&options_name(name), Static::List(options));
+                Static::Word(w)
+            }
+            (Asked::Tuple(names), value) => {
+                let parts = match value {
+                    Static::Tuple(parts) => parts,
+                    // An axis that is a product serves as the tuple of its factors.
+                    Static::Int(_, Some(axis)) if axis.factors().is_some() => axis
+                        .factors()
+                        .unwrap_or_default()
+                        .iter()
+                        .map(|f| Static::Int(f.size() as i64, Some(f.clone())))
+                        .collect(),
+                    other => return self.misfit(param, &format!("a tuple of {} sizes", names.len()), &other, place),
+                };
+                if parts.len() != names.len() {
+                    let value = Static::Tuple(parts);
+                    return self.misfit(param, &format!("a tuple of {} sizes", names.len()), &value, place);
+                }
+                let mut bound = Vec::new();
+                for (part_name, part) in names.iter().zip(parts) {
+                    let Static::Int(n, axis) = part else {
+                        return self.misfit(param, "a tuple of sizes", &part, place);
+                    };
+                    let part = self.sized(&part_name.text, n, axis, id, None);
+                    env.bind(&part_name.text, part.clone());
+                    bound.push(part);
+                }
+                Static::Tuple(bound)
+            }
+            (asked, value) => {
+                let expected = match asked {
+                    Asked::Int => "an integer",
+                    Asked::Float => "a number",
+                    Asked::Bool => "`true` or `false`",
+                    Asked::Word(_) => "a word",
+                    Asked::List => "a list",
+                    Asked::Str => "a text",
+                    Asked::Tuple(_) | Asked::AnyTuple => "a tuple",
+                };
+                return self.misfit(param, expected, &value, place);
+            }
+        };
+        env.bind(name, bound);
+        Ok(())
+    }
+
+    fn misfit<T>(&mut self, param: &ast::Param, expected: &str, found: &Static, place: Span) -> R<T> {
+        let d = Diagnostic::error("E0305", format!("`{}` is {expected}, found {}", param.name.text, found.kind()));
+        self.fail(d.primary(place, format!("this is {found}")))
+    }
+
+    /// An integer as a size: with an axis of that name unless it has one.
+    pub(crate) fn sized(&mut self, name: &str, n: i64, axis: Option<Axis>, owner: u32, text: Option<String>) -> Static {
+        let axis = match axis {
+            Some(axis) => Some(axis),
+            None if (1..=super::elaborator::MAX_ELEMENTS).contains(&n) => {
+                Some(Axis::atom(name, text, n as usize, self.fresh(), owner))
+            }
+            None => None,
+        };
+        Static::Int(n, axis)
+    }
+
+    fn members(&mut self, out: &mut Instance<'a>, members: &'a [Member]) -> R<()> {
+        let mut ok = true;
+        for member in members {
+            ok &= self.member(out, member).is_ok();
+            if self.gave_up {
+                return Err(Reported);
+            }
+        }
+        if ok { Ok(()) } else { Err(Reported) }
+    }
+
+    fn member(&mut self, out: &mut Instance<'a>, member: &'a Member) -> R<()> {
+        match member {
+            Member::Require { cond, span } => {
+                if self.condition(&out.env, cond)? {
+                    return Ok(());
+                }
+                let values = self.values_in(&out.env, cond);
+                let d = Diagnostic::error("E0301", format!("`{}` does not hold", self.text(cond.span)))
+                    .primary(*span, format!("required by `{}`", out.module.name.text));
+                self.fail(if values.is_empty() { d } else { d.note(format!("here {values}")) })
+            }
+            Member::Axis { name, def, span } => {
+                let axis = match def {
+                    AxisDef::Size(e) => {
+                        let size = self.size(&out.env, e)?;
+                        let text = self.text(e.span);
+                        let text = Some(text).filter(|t| *t != size.to_string());
+                        Axis::atom(&name.text, text, size, self.fresh(), out.id)
+                    }
+                    AxisDef::Product(factors) => {
+                        let factors = factors.iter().map(|f| self.axis(&out.env, f)).collect::<R<Vec<_>>>()?;
+                        self.elements(factors.iter(), *span)?;
+                        Axis::product(&name.text, factors)
+                    }
+                    AxisDef::Sum(summands) => {
+                        let mut axes = Vec::new();
+                        for summand in summands {
+                            axes.push(self.summand(out, summand)?);
+                        }
+                        let total: i64 = axes.iter().map(|a| a.size() as i64).sum();
+                        self.checked_size(total, *span)?;
+                        Axis::sum(&name.text, axes)
+                    }
+                };
+                out.env.bind(&name.text, Static::Int(axis.size() as i64, Some(axis)));
+                Ok(())
+            }
+            Member::Index { names, axis, .. } => {
+                let axis = self.axis(&out.env, axis)?;
+                for name in names {
+                    out.indices.push((name.text.clone(), axis.clone()));
+                }
+                Ok(())
+            }
+            Member::Let { name, value, .. } => {
+                let bound = self.let_value(&out.env, &name.text, value, out.id)?;
+                out.env.bind(&name.text, bound);
+                Ok(())
+            }
+            Member::If { cond, then, otherwise, .. } => {
+                if self.condition(&out.env, cond)? {
+                    self.members(out, then)
+                } else {
+                    self.members(out, otherwise)
+                }
+            }
+            Member::For { var, lo, hi, body, span } => {
+                let (lo, hi) = (self.int(&out.env, lo)?, self.int(&out.env, hi)?);
+                for n in lo..hi {
+                    self.step(*span)?;
+                    let len = out.env.len();
+                    out.env.bind(&var.text, Static::int(n));
+                    let ok = self.members(out, body);
+                    out.env.truncate(len);
+                    ok?;
+                }
+                Ok(())
+            }
+            Member::Submodule { name, ctor, args, flat, span } => {
+                let text = self.path_text(&out.env, name)?;
+                self.unused_name(out, &text, name.span)?;
+                let prefix = if *flat { out.prefix.clone() } else { format!("{}{text}.", out.prefix) };
+                let instance = self.submodule(out.item.file, ctor, args, &out.env.clone(), prefix, *span)?;
+                out.submodules.push((text, instance));
+                Ok(())
+            }
+            Member::Param { name, dims, init, no_decay, span } => {
+                let text = self.path_text(&out.env, name)?;
+                let dims = self.slot(out, &text, name.span, dims, false, *span)?;
+                let init = self.init(&out.env, init)?;
+                let decay = !no_decay && dims.len() > 1;
+                self.declare(out, &text, dims, init, decay, false, *span)
+            }
+            Member::State { name, dims, init, span } => {
+                let text = self.path_text(&out.env, name)?;
+                let dims = self.slot(out, &text, name.span, dims, true, *span)?;
+                let init = self.init(&out.env, init)?;
+                self.declare(out, &text, dims, init, false, true, *span)
+            }
+            Member::Forward(forward) => {
+                if let Some(first) = out.forward.replace(forward) {
+                    let d = Diagnostic::error("E0107", format!("`{}` has two `forward`s", out.module.name.text));
+                    return self.fail(d.primary(forward.span, "again here").secondary(first.span, "first here"));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A summand: a declared axis, or a new name for an axis of one element.
+    fn summand(&mut self, out: &mut Instance<'a>, r: &'a AxisRef) -> R<Axis> {
+        if let AxisRef::Expr(e) = r {
+            if let Some(name) = bare_name(e).filter(|n| out.env.get(n).is_none()) {
+                let axis = Axis::atom(name, None, 1, self.fresh(), out.id);
+                out.env.bind(name, Static::Int(1, Some(axis.clone())));
+                return Ok(axis);
+            }
+        }
+        self.axis(&out.env, r)
+    }
+
+    /// The value of a `let`; an integer becomes a size of that name.
+    pub(crate) fn let_value(&mut self, env: &Env, name: &str, value: &ast::Expr, owner: u32) -> R<Static> {
+        match self.statics(env, value, &[])? {
+            Static::Int(n, axis) => {
+                let text = self.text(value.span);
+                let text = Some(text).filter(|t| *t != n.to_string());
+                Ok(self.sized(name, n, axis, owner, text))
+            }
+            other => Ok(other),
+        }
+    }
+
+    fn unused_name(&mut self, out: &Instance<'a>, name: &str, span: Span) -> R<()> {
+        let taken = out.submodules.iter().any(|(n, _)| n == name) || out.slots.iter().any(|(n, _)| n == name);
+        if taken {
+            let d = Diagnostic::error("E0107", format!("`{name}` is declared twice in `{}`", out.module.name.text));
+            return self.fail(d.primary(span, "again here"));
+        }
+        Ok(())
+    }
+
+    fn slot(
+        &mut self,
+        out: &Instance<'a>,
+        name: &str,
+        place: Span,
+        dims: &'a [AxisRef],
+        state: bool,
+        span: Span,
+    ) -> R<Vec<Axis>> {
+        self.unused_name(out, name, place)?;
+        let dims = dims.iter().map(|d| self.axis(&out.env, d)).collect::<R<Vec<_>>>()?;
+        self.elements(dims.iter(), span)?;
+        if out.module.kind == ast::ModuleKind::Optimizer {
+            let what = if state { "state" } else { "parameters" };
+            let d = Diagnostic::error("E0407", format!("an optimizer has no {what} of its own"));
+            return self.fail(d.primary(span, "").help("moments and parameters are inputs of its `forward`"));
+        }
+        Ok(dims)
+    }
+
+    fn declare(
+        &mut self,
+        out: &mut Instance<'a>,
+        name: &str,
+        dims: Vec<Axis>,
+        init: Init,
+        decay: bool,
+        state: bool,
+        span: Span,
+    ) -> R<()> {
+        let full = format!("{}{name}", out.prefix);
+        let shape = dims.iter().map(Axis::size).collect();
+        let decl = ParamDecl { name: full.clone(), shape, init, decay, span };
+        if let Some(first) = self.declare_slot(decl, &dims, state) {
+            let d = Diagnostic::error("E0107", format!("two parameters are called `{full}`"))
+                .primary(span, "again here")
+                .secondary(first, "first here");
+            return self.fail(d.help("`flat` submodules keep their names: only one of them may have this one"));
+        }
+        out.slots.push((name.to_owned(), Slot { dims, state, full }));
+        Ok(())
+    }
+
+    fn init(&mut self, env: &Env, e: &ast::Expr) -> R<Init> {
+        match &e.kind {
+            ExprKind::Path(p) => match p.as_name() {
+                Some("zeros") => return Ok(Init::Zeros),
+                Some("ones") => return Ok(Init::Ones),
+                _ => {}
+            },
+            ExprKind::Call { callee, args } => {
+                let make: Option<fn(f64) -> Init> = match callee.as_name() {
+                    Some("constant") => Some(Init::Constant),
+                    Some("normal") => Some(Init::Normal),
+                    Some("trunc_normal") => Some(Init::TruncNormal),
+                    Some("uniform") => Some(Init::Uniform),
+                    _ => None,
+                };
+                if let (Some(make), [Arg { value, .. }]) = (make, args.as_slice()) {
+                    return Ok(make(self.number(env, value)?));
+                }
+            }
+            _ => {}
+        }
+        let d =
+            Diagnostic::error("E0408", format!("`{}` is not an initialiser", self.text(e.span))).primary(e.span, "");
+        self.fail(d.help(
+            "initialisers are `zeros`, `ones`, `constant(v)`, `normal(std)`, `trunc_normal(std)` and `uniform(bound)`",
+        ))
+    }
+
+    /// `C = 10, H = 3`: the values of the names in an expression.
+    fn values_in(&self, env: &Env, e: &ast::Expr) -> String {
+        let mut names: Vec<String> = Vec::new();
+        collect_names(e, &mut |name| {
+            if !names.iter().any(|n| n == name) {
+                names.push(name.to_owned());
+            }
+        });
+        let values: Vec<String> = names.iter().filter_map(|n| env.get(n).map(|v| format!("{n} = {v}"))).collect();
+        values.join(", ")
+    }
+}
+
+/// The hidden name that holds the words a parameter may be.
+pub(crate) fn options_name(param: &str) -> String {
+    format!("{param} is one of")
+}
+
+fn collect_names(e: &ast::Expr, f: &mut dyn FnMut(&str)) {
+    match &e.kind {
+        ExprKind::Path(p) => {
+            if let Some(name) = p.as_name() {
+                f(name);
+            }
+        }
+        ExprKind::Unary { operand, .. } => collect_names(operand, f),
+        ExprKind::Binary { left, right, .. } => {
+            collect_names(left, f);
+            collect_names(right, f);
+        }
+        ExprKind::If { cond, then, otherwise } => [cond, then, otherwise].into_iter().for_each(|e| collect_names(e, f)),
+        ExprKind::Tuple(parts) | ExprKind::List(parts) => parts.iter().for_each(|e| collect_names(e, f)),
+        ExprKind::Call { args, .. } => args.iter().for_each(|a| collect_names(&a.value, f)),
+        ExprKind::Read { base, indices } => {
+            collect_names(base, f);
+            indices.iter().for_each(|e| collect_names(e, f));
+        }
+        _ => {}
+    }
+}
+
+/// A module's parameter list as a note.
+fn signature(module: &Module) -> String {
+    let params: Vec<String> = module
+        .params
+        .iter()
+        .map(|p| if p.default.is_some() { format!("{} = ...", p.name.text) } else { p.name.text.clone() })
+        .collect();
+    format!("it is declared as {}({})", module.name.text, params.join(", "))
+}
+
+impl Instance<'_> {
+    /// The sum axes in scope.
+    pub fn sum_axes(&self) -> impl Iterator<Item = &Axis> {
+        self.env.entries().iter().filter_map(|(_, v)| match v {
+            Static::Int(_, Some(axis)) if matches!(axis.kind(), Kind::Sum(_)) => Some(axis),
+            _ => None,
+        })
+    }
+}

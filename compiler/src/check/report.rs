@@ -1,0 +1,41 @@
+//! Helpers for diagnostics: the marker of a reported error, and suggestions for misspelt names.
+
+use foveate_dsl::Diagnostic;
+
+/// The problem is already among the diagnostics.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reported;
+
+/// A result whose error has been reported.
+pub(crate) type R<T> = Result<T, Reported>;
+
+/// Adds a help line with the candidate that is closest to `name`, if one is close.
+pub(crate) fn suggest<'n>(d: Diagnostic, name: &str, candidates: impl Iterator<Item = &'n str>) -> Diagnostic {
+    let limit = 1 + name.chars().count() / 4;
+    let best = candidates
+        .filter(|c| *c != name)
+        .map(|c| (distance(name, c), c))
+        .filter(|(d, _)| *d <= limit)
+        .min_by_key(|(d, c)| (*d, c.len()));
+    match best {
+        Some((_, candidate)) => d.help(format!("did you mean `{candidate}`?")),
+        None => d,
+    }
+}
+
+/// Edit distance, where a change of case counts as nothing but breaks ties against equality.
+fn distance(a: &str, b: &str) -> usize {
+    let a: Vec<char> = a.chars().flat_map(char::to_lowercase).collect();
+    let b: Vec<char> = b.chars().flat_map(char::to_lowercase).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.iter().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let next = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
+            diagonal = row[j + 1];
+            row[j + 1] = next;
+        }
+    }
+    row[b.len()]
+}

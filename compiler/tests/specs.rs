@@ -1,0 +1,63 @@
+//! Every module of every spec lowers to a program that verifies, in training and in inference.
+
+use std::path::Path;
+use std::time::Instant;
+
+use foveate_compiler::check::{Spec, Value};
+use foveate_compiler::ir::verify;
+use foveate_compiler::lower::{LowerOptions, lower};
+use foveate_dsl::{SourceMap, render::render};
+
+#[test]
+fn specs_lower() {
+    let cases: &[(&str, &str, &[(&str, &str)])] = &[
+        ("attention/alibi_2d.fov", "Alibi2dAttention", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
+        ("attention/causal_window.fov", "CausalWindowAttention", &[("C", "12"), ("H", "3"), ("N", "7")]),
+        ("attention/cosine.fov", "CosineAttention", &[("C", "12"), ("H", "3"), ("N", "7")]),
+        ("attention/cross.fov", "CrossAttention", &[("C", "12"), ("H", "3"), ("N", "7"), ("M", "5"), ("K", "11")]),
+        ("attention/elu_linear.fov", "EluLinearAttention", &[("C", "12"), ("H", "3"), ("N", "7")]),
+        ("attention/full.fov", "SelfAttention", &[("C", "12"), ("H", "3"), ("N", "7")]),
+        ("attention/mcsa.fov", "CentralAttention", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
+        ("attention/neighbourhood.fov", "NeighbourhoodAttention", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
+        ("attention/sigmoid.fov", "SigmoidAttention", &[("C", "12"), ("H", "3"), ("N", "7")]),
+        ("attention/sp_sa.fov", "SpatialPriorAttention", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
+        ("attention/swin_bias.fov", "SwinAttention", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
+        ("attention/vicinity.fov", "VicinityAttention", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
+        ("attention/vicinity.fov", "VicinityAttentionQuadratic", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
+        ("losses/spatial_entropy.fov", "SpatialEntropy", &[("H", "3"), ("grid", "4x5")]),
+        ("demo/fashion.fov", "FashionNet", &[]),
+        ("demo/fashion.fov", "FashionLoss", &[("drop_path", "0.1")]),
+        ("prelude/norm.fov", "BatchNorm2d", &[("C", "3"), ("grid", "4x5")]),
+        ("prelude/norm.fov", "LayerNorm", &[("C", "3"), ("rest", "4x5")]),
+        (
+            "prelude/conv.fov",
+            "Conv2d",
+            &[("I", "4"), ("O", "6"), ("grid", "4x5"), ("groups", "2"), ("pad", "1"), ("stride", "2")],
+        ),
+        ("prelude/pool.fov", "MaxPool2d", &[("C", "4"), ("grid", "4x5"), ("pad", "1")]),
+        ("prelude/dropout.fov", "Dropout", &[("N", "4"), ("C", "5"), ("rate", "0.5")]),
+        ("prelude/optim.fov", "AdamW", &[("N", "4")]),
+        ("prelude/optim.fov", "SquaredNorm", &[("N", "4")]),
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../specs");
+    for (file, item, settings) in cases {
+        for training in [true, false] {
+            let mut sources = SourceMap::new();
+            let spec = Spec::load(&root.join(file), &mut sources)
+                .unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
+            let settings: Vec<(String, Value)> =
+                settings.iter().map(|(n, v)| ((*n).to_owned(), Value::parse(v).expect("a value"))).collect();
+            let options = LowerOptions { training, batch: 2, exposed: Vec::new() };
+            let start = Instant::now();
+            let lowered = lower(&spec, Some(item), &settings, &options, &sources)
+                .unwrap_or_else(|d| panic!("{item}\n{}", render(&d, &sources, false)));
+            let time = start.elapsed();
+            if let Err(error) = verify::verify(&lowered.program) {
+                panic!("{item}: {error}\n{}", lowered.program);
+            }
+            if std::env::var_os("SHOW").is_some_and(|s| s.to_str() == Some(*item)) {
+                println!("{item} training {training} {time:?}\n{}", lowered.program);
+            }
+        }
+    }
+}
