@@ -383,8 +383,9 @@ impl<'a> Elaborator<'a> {
                 Expr::sub(x, Expr::mul(y, whole))
             }
             _ => {
-                return self
-                    .fail(Diagnostic::error("E0207", format!("`{}` is not for numbers", symbol(op))).primary(span, ""));
+                return self.fail(
+                    Diagnostic::error("E0207", format!("`{}` is not for numbers", symbol(op))).primary(span, ""),
+                );
             }
         }))
     }

@@ -132,6 +132,7 @@ impl Scope<'_> {
             Bounds::Inside => Pred::True,
             Bounds::Zero => Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, self))),
         };
+        let at = &self.inside_rows(*tensor, at, &shape);
         let address = self.address(*tensor, at);
         let len = shape.iter().product::<usize>() as i64;
         let proven = address.range(self).is_some_and(|(lo, hi)| lo >= 0 && hi < len);
@@ -153,6 +154,16 @@ impl Scope<'_> {
         let cond = self.test(&guard);
         let zero = self.op(Op::Const(0f64.to_bits()), Type { elem: self.ty(value).elem, lanes: 1 });
         self.select(cond, value, zero)
+    }
+
+    /// The indices of a read as they may be used where its guards do not hold: what this kernel writes is read in its own rows only, since another item
+    /// may be writing the others.
+    fn inside_rows(&self, tensor: TensorId, at: &[Index], shape: &[usize]) -> Vec<Index> {
+        let written = self.buffers.get(&tensor).is_some_and(|b| self.kernel.buffers[b.0 as usize].written);
+        if !written {
+            return at.to_vec();
+        }
+        at.iter().zip(shape).map(|(i, &n)| i.clamped(0, n as i64 - 1, self)).collect()
     }
 
     fn load(&mut self, tensor: TensorId, address: &Index, checked: bool, len: i64, elem: Elem) -> ValueId {
