@@ -20,7 +20,8 @@ struct Load {
     at: Vec<Index>,
     address: Index,
     weight: f64,
-    guarded: bool,
+    /// The variables of the conditions under which it is wanted.
+    under: Vec<VarId>,
 }
 
 /// The shape of a tile.
@@ -58,28 +59,40 @@ fn expr_cost_of(view: &View<'_>, body: &Expr) -> f64 {
 
 /// All reads, weighted by the reductions around them relative to the largest.
 fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
-    fn walk(view: &View<'_>, e: &Expr, times: f64, guarded: bool, out: &mut Vec<Load>) {
-        let mut add = |tensor: TensorId, at: &[Index], guarded: bool| {
-            let shape = view.shape(tensor);
-            let address = at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
-            out.push(Load { tensor, at: at.to_vec(), address, weight: times, guarded });
+    fn walk(view: &View<'_>, e: &Expr, times: f64, under: &[VarId], out: &mut Vec<Load>) {
+        let with = |p: &Pred| {
+            let mut all = under.to_vec();
+            p.visit_vars(&mut |v| all.push(v));
+            all
         };
         match &*e.node {
-            Node::Read { tensor, at, bounds } => add(*tensor, at, guarded || *bounds == Bounds::Zero),
+            Node::Read { tensor, at, bounds } => {
+                let shape = view.shape(*tensor);
+                let under = match bounds {
+                    Bounds::Inside => under.to_vec(),
+                    Bounds::Zero => {
+                        with(&Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, view))))
+                    }
+                };
+                let address =
+                    at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
+                out.push(Load { tensor: *tensor, at: at.to_vec(), address, weight: times, under });
+            }
             Node::Reduce(r) => {
                 let n: i64 = r.vars.iter().map(|&v| view.size_of(v)).product();
-                return walk(view, &r.body, times * n as f64, guarded || r.guard != Pred::True, out);
+                return walk(view, &r.body, times * n as f64, &with(&r.guard), out);
             }
-            Node::Select(_, a, b) => {
-                walk(view, a, times, true, out);
-                return walk(view, b, times, true, out);
+            Node::Select(p, a, b) => {
+                let under = with(p);
+                walk(view, a, times, &under, out);
+                return walk(view, b, times, &under, out);
             }
             _ => {}
         }
-        e.for_each_child(&mut |c| walk(view, c, times, guarded, out));
+        e.for_each_child(&mut |c| walk(view, c, times, under, out));
     }
     let mut out = Vec::new();
-    walk(view, body, 1.0, false, &mut out);
+    walk(view, body, 1.0, &[], &mut out);
     out
 }
 
@@ -90,12 +103,12 @@ fn lane_cost(load: &Load, v: VarId) -> (f64, bool) {
         load.address.terms.iter().any(|(a, _)| !matches!(a, crate::ir::Atom::Var(_)) && Index::atom(a.clone()).uses(v));
     match (direct, nested) {
         (0, false) => (0.3, false),
-        (1, false) if !load.guarded => (1.0, false),
+        (1, false) if !load.under.contains(&v) => (1.0, false),
         _ => {
             // One dimension is the variable itself: a copy with that dimension last helps.
             let bare = load.at.iter().filter(|i| i.uses(v)).count() == 1
                 && load.at.iter().any(|i| i.as_var() == Some(v))
-                && !load.guarded;
+                && !load.under.contains(&v);
             (10.0, bare)
         }
     }

@@ -1,7 +1,7 @@
 //! Values: reads, pointwise operations and reductions, for many points at once.
 
 use super::indices::Position;
-use super::{Scope, stored_elem};
+use super::{Scope, Speculation, stored_elem};
 use crate::ir::expr::mix;
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Bounds, Elem, Expr, Index, Monoid, Node, Pred, Reduction, TensorId, UnaryOp};
@@ -50,7 +50,8 @@ impl Scope<'_> {
             }
             Node::Select(..) => {
                 let conds: Vec<ValueId> = exprs.iter().map(|e| self.test(pred(&e.node))).collect();
-                let was = std::mem::replace(&mut self.speculative, true);
+                let was = self.speculative;
+                self.speculative = conds.iter().fold(was, |worst, &c| worst.max(self.doubt(c)));
                 let (yes, no) = (self.eval_many(&children(first)), self.eval_many(&children(second)));
                 self.speculative = was;
                 (0..exprs.len()).map(|i| self.select(conds[i], yes[i], no[i])).collect()
@@ -136,7 +137,16 @@ impl Scope<'_> {
         let address = self.address(*tensor, at);
         let len = shape.iter().product::<usize>() as i64;
         let proven = address.range(self).is_some_and(|(lo, hi)| lo >= 0 && hi < len);
-        let checked = guard != Pred::True || (self.speculative && !proven) || address.is_data();
+        // Whether the place may be outside, and if so, in how many lanes.
+        let own = match &guard {
+            Pred::True => Speculation::None,
+            varies if self.pred_varies(varies) => Speculation::Lanes,
+            _ => Speculation::Whole,
+        };
+        let above = if proven { Speculation::None } else { self.speculative };
+        let data = if address.is_data() { Speculation::Lanes } else { Speculation::None };
+        let doubt = own.max(above).max(data);
+        let checked = doubt != Speculation::None;
         let value = if let Some(&local) = self.locals.get(tensor) {
             let p = self.position(&address);
             let Position::Uniform(mut index) = p else { unreachable!("local arrays are indexed by uniform positions") };
@@ -146,7 +156,7 @@ impl Scope<'_> {
             let ty = self.kernel.locals[local.0 as usize].ty;
             self.op(Op::LoadLocal { local, index }, ty)
         } else {
-            self.load(*tensor, &address, checked, len, elem)
+            self.load(*tensor, &address, doubt, len, elem)
         };
         if guard == Pred::True {
             return value;
@@ -166,17 +176,19 @@ impl Scope<'_> {
         at.iter().zip(shape).map(|(i, &n)| i.clamped(0, n as i64 - 1, self)).collect()
     }
 
-    fn load(&mut self, tensor: TensorId, address: &Index, checked: bool, len: i64, elem: Elem) -> ValueId {
+    fn load(&mut self, tensor: TensorId, address: &Index, doubt: Speculation, len: i64, elem: Elem) -> ValueId {
         let buffer = self.buffer(tensor);
         let stored = stored_elem(self.view.elem(tensor));
         let lanes = self.lanes;
+        let checked = doubt != Speculation::None;
         let value = match self.position(address) {
             Position::Uniform(index) => {
                 let index = if checked { self.clamp_address(index, len - 1) } else { index };
                 self.op(Op::Load { buffer, index }, Type { elem: stored, lanes: 1 })
             }
             // A guard that differs between lanes may leave part of a vector outside: then each lane looks for itself.
-            Position::Strided(index, 1) if !checked => {
+            Position::Strided(index, 1) if doubt != Speculation::Lanes && len >= i64::from(lanes) => {
+                let index = if checked { self.clamp_address(index, len - i64::from(lanes)) } else { index };
                 self.op(Op::Load { buffer, index }, Type { elem: stored, lanes })
             }
             other => {
@@ -232,8 +244,8 @@ impl Scope<'_> {
     fn random(&mut self, expr: &Expr) -> ValueId {
         let Node::Random { key, place, at } = &*expr.node else { unreachable!("points have the same form") };
         let u32_scalar = Type { elem: Elem::U32, lanes: 1 };
-        let seed = self.load(*key, &Index::from(0), false, 2, Elem::U32);
-        let step = self.load(*key, &Index::from(1), false, 2, Elem::U32);
+        let seed = self.load(*key, &Index::from(0), Speculation::None, 2, Elem::U32);
+        let step = self.load(*key, &Index::from(1), Speculation::None, 2, Elem::U32);
         let golden = self.op(Op::Const(f64::from(0x9E37_79B9u32).to_bits()), u32_scalar);
         let place = self.op(Op::Const(f64::from(*place).to_bits()), u32_scalar);
         let h = self.binary(BinaryOp::Xor, seed, golden);
@@ -307,8 +319,9 @@ impl Scope<'_> {
             }
         }
         self.loops(&r.vars, &mut |s| {
-            // A guard that all lanes share and that is alone is branched on; others select.
-            let uniform = points.len() == 1 && r.guard != Pred::True && !s.pred_varies(&r.guard);
+            // A guard that all points and lanes share is branched on; others select.
+            let same = points.iter().all(|p| p.guard == r.guard);
+            let uniform = same && r.guard != Pred::True && !s.pred_varies(&r.guard);
             if uniform {
                 let cond = s.test(&r.guard);
                 let (then, ()) = s.block(|s| s.accumulate(points, &regs, &wheres, true));
@@ -336,9 +349,12 @@ impl Scope<'_> {
         let r = points[0];
         let guarded = !taken && points.iter().any(|p| p.guard != Pred::True);
         let was = self.speculative;
-        self.speculative |= guarded;
+        for p in points.iter().filter(|p| !taken && p.guard != Pred::True) {
+            let doubt = if self.pred_varies(&p.guard) { Speculation::Lanes } else { Speculation::Whole };
+            self.speculative = self.speculative.max(doubt);
+        }
         let product = match (r.op, &*r.body.node) {
-            (Monoid::Sum, Node::Binary(BinaryOp::Mul, ..)) if !guarded && r.body.elem != Elem::Bool => true,
+            (Monoid::Sum, Node::Binary(BinaryOp::Mul, ..)) => r.body.elem != Elem::Bool,
             _ => false,
         };
         if product {
@@ -348,8 +364,13 @@ impl Scope<'_> {
             for (i, &reg) in regs.iter().enumerate() {
                 let ty = self.kernel.regs[reg.0 as usize];
                 let sum = self.op(Op::Get(reg), ty);
-                let sum = self.fma(left[i], right[i], sum);
-                self.push(Stmt::Set(reg, sum));
+                let mut new = self.fma(left[i], right[i], sum);
+                if guarded && points[i].guard != Pred::True {
+                    let cond = self.test(&points[i].guard);
+                    new = self.select(cond, new, sum);
+                }
+                let new = if ty.lanes > 1 { self.widen(new) } else { new };
+                self.push(Stmt::Set(reg, new));
             }
             self.speculative = was;
             return;

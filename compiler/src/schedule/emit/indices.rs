@@ -1,6 +1,6 @@
 //! Index expressions and predicates as loop IR values.
 
-use super::{I32, Scope};
+use super::{I32, Scope, Speculation};
 use crate::ir::index::{Atom, Index};
 use crate::ir::{BinaryOp, Elem, Pred};
 use crate::loops::{Op, Type, ValueId};
@@ -170,10 +170,15 @@ impl Scope<'_> {
                 None => v,
             });
             // All parts are evaluated, so those after the first may look where it does not hold.
-            self.speculative = true;
+            self.speculative = self.speculative.max(self.doubt(v));
         }
         self.speculative = was;
         out.unwrap_or_else(|| self.op(Op::Const(empty.to_bits()), Type { elem: Elem::Bool, lanes: 1 }))
+    }
+
+    /// The speculation under a condition that is not branched on.
+    pub(super) fn doubt(&self, cond: ValueId) -> Speculation {
+        if self.ty(cond).lanes > 1 { Speculation::Lanes } else { Speculation::Whole }
     }
 
     fn compare(&mut self, op: BinaryOp, index: &Index) -> ValueId {

@@ -35,8 +35,19 @@ pub struct Scope<'a> {
     ints: HashMap<ValueId, i64>,
     /// Open blocks, innermost last.
     blocks: Vec<Open>,
-    /// Whether addresses may be outside because a guard above is not branched on.
-    speculative: bool,
+    /// How far addresses may be outside because a guard above is not branched on.
+    speculative: Speculation,
+}
+
+/// What is known of the guards above an expression that is evaluated whether they hold or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Speculation {
+    /// They hold.
+    None,
+    /// They hold in all lanes or in none: an address is right for the whole vector, or for no lane of it.
+    Whole,
+    /// They may hold in some lanes.
+    Lanes,
 }
 
 /// A block being filled, with the values computed in it.
@@ -72,7 +83,7 @@ impl<'a> Scope<'a> {
             bound: HashMap::new(),
             ints: HashMap::new(),
             blocks: vec![Open::default()],
-            speculative: false,
+            speculative: Speculation::None,
         }
     }
 
