@@ -7,6 +7,7 @@ mod expand;
 mod graph;
 mod groups;
 pub mod host;
+mod lanes;
 mod rows;
 mod split;
 mod storage;

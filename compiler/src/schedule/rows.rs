@@ -8,9 +8,9 @@
 use super::cost::{expr_cost, points};
 use super::emit::{Scope, stored_elem};
 use super::expand::View;
-use super::{Facts, Planner};
+use super::{Facts, Planner, lanes};
 use crate::ir::index::Sizes;
-use crate::ir::{Clause, Expr, Index, Node, TensorId, VarId};
+use crate::ir::{Atom, Clause, Expr, Index, Node, TensorId, VarId};
 use crate::loops::{Kernel, Type};
 use std::collections::HashMap;
 
@@ -25,8 +25,17 @@ pub struct Member {
     pub rows: Vec<VarId>,
 }
 
-/// A virtual or stored tensor at the kernel's row: `None` stands for a dimension that is read whole.
-type Key = (TensorId, Vec<Option<Index>>);
+/// A virtual or stored tensor at the kernel's row, dimension by dimension.
+pub type Key = (TensorId, Vec<Part>);
+
+/// What a row reads of a dimension.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// One place.
+    Fixed(Index),
+    /// So many places, from this one on.
+    Span(Index, usize),
+}
 
 /// A local array for the values of a key.
 #[derive(Clone, Debug)]
@@ -51,7 +60,7 @@ pub fn schedule(planner: &mut Planner<'_>, members: &[Member], site: &str) {
 fn build(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> (Kernel, Vec<TensorId>) {
     let first = &members[0];
     let sizes: Vec<usize> = first.rows.iter().map(|&v| view.size_of(v) as usize).collect();
-    let lane_rows = choose_lanes(view, facts, members, &sizes);
+    let lane_rows = lanes::choose(view, facts, members, &sizes);
     let lane_size: usize = lane_rows.iter().map(|&r| sizes[r]).product();
     let mut width = 1 << lane_size.min(facts.lanes).ilog2();
 
@@ -271,85 +280,57 @@ impl Plan {
     }
 }
 
-/// New variables for the whole dimensions of a key, and the indices that read it.
-fn open(view: &mut View<'_>, key: &Key) -> (Vec<VarId>, Vec<Index>) {
-    let shape = view.shape(key.0);
+/// New variables for the spans of a key, and the indices that read it.
+pub fn open(view: &mut View<'_>, key: &Key) -> (Vec<VarId>, Vec<Index>) {
     let mut vars = Vec::new();
-    let at = key
-        .1
-        .iter()
-        .zip(&shape)
-        .map(|(row, &n)| match row {
-            Some(i) => i.clone(),
-            None => {
-                let v = view.var("s", n);
+    let mut at = Vec::new();
+    for part in &key.1 {
+        at.push(match part {
+            Part::Fixed(i) => i.clone(),
+            Part::Span(start, n) => {
+                let v = view.var("s", *n);
                 vars.push(v);
-                v.into()
+                start.add(&v.into())
             }
-        })
-        .collect();
+        });
+    }
     (vars, at)
 }
 
-/// The key of a read whose every index is either fixed in the row or a whole dimension's own variable. Kernel row variables are those that have values
-/// outside all loops; a bare variable that covers its dimension counts as whole unless it is one of them.
-fn key(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Option<(Key, Vec<Index>)> {
+/// The key of a read whose every index is fixed in the row, or that plus a variable of its own, with those variables. What is fixed in the row are indices of
+/// the kernel's row variables, which have values outside all loops.
+pub fn key(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Option<(Key, Vec<Index>)> {
     let shape = view.shape(tensor);
-    let mut whole = Vec::new();
+    let mut own: Vec<Index> = Vec::new();
     let mut parts = Vec::new();
     for (i, &n) in at.iter().zip(&shape) {
-        let mut fixed = !i.is_data();
-        i.visit_vars(&mut |v| fixed &= view.row_vars.contains(&v));
-        if fixed {
-            // A stage is filled outside the guards of its readers.
-            let (lo, hi) = i.range(view)?;
-            if lo < 0 || hi >= n as i64 {
-                return None;
-            }
-            parts.push(Some(i.clone()));
-            continue;
-        }
-        let v = i.as_var()?;
-        if view.size_of(v) as usize != n || whole.contains(i) {
+        // A stage is filled outside the guards of its readers.
+        let (lo, hi) = i.range(view)?;
+        if i.is_data() || lo < 0 || hi >= n as i64 {
             return None;
         }
-        whole.push(i.clone());
-        parts.push(None);
-    }
-    (!whole.is_empty()).then_some(((tensor, parts), whole))
-}
-
-/// The row variables that run along the lanes: neighbouring ones that the fewest reads depend on, enough of them to fill a vector.
-fn choose_lanes(view: &mut View<'_>, facts: &Facts, members: &[Member], sizes: &[usize]) -> Vec<usize> {
-    let last = &members[members.len() - 1];
-    let body = view.expand(&last.clause.body, &mut |_, _, _| None);
-    let mut reads: Vec<Vec<VarId>> = Vec::new();
-    body.visit_reads(&mut |_, at| {
-        let mut vars = Vec::new();
-        at.iter().for_each(|i| i.visit_vars(&mut |v| vars.push(v)));
-        reads.push(vars);
-    });
-    let place = |r: usize| last.clause.vars.iter().position(|&v| v == last.rows[r]);
-    let mut best: Option<((usize, std::cmp::Reverse<usize>, usize), Vec<usize>)> = None;
-    for start in 0..sizes.len() {
-        let mut run = Vec::new();
-        for r in start..sizes.len() {
-            if r > start && place(r) != place(r - 1).map(|p| p + 1) {
-                break;
+        let mut moving = None;
+        let mut start = Index::from(i.offset);
+        for (atom, c) in &i.terms {
+            let term = Index::atom(atom.clone());
+            let mut fixed = true;
+            term.visit_vars(&mut |v| fixed &= view.row_vars.contains(&v));
+            match (fixed, atom, moving) {
+                (true, ..) => start = start.add(&term.scale(*c)),
+                (false, Atom::Var(v), None) if *c == 1 => moving = Some(*v),
+                _ => return None,
             }
-            run.push(r);
-            let depends = reads.iter().filter(|vars| run.iter().any(|&r| vars.contains(&last.rows[r]))).count();
-            let size: usize = run.iter().map(|&r| sizes[r]).product();
-            let short = facts.lanes.saturating_sub(size);
-            // A run that cannot fill a vector wastes lanes; among the others fewer dependent reads, then the longer.
-            let penalty = depends * if short > 0 { 1 + facts.lanes / size.max(1) } else { 1 };
-            let score = (penalty, std::cmp::Reverse(size), run.len());
-            if best.as_ref().is_none_or(|(s, _)| score < *s) {
-                best = Some((score, run.clone()));
+        }
+        match moving {
+            None => parts.push(Part::Fixed(i.clone())),
+            Some(v) if own.contains(&v.into()) => return None,
+            Some(v) => {
+                own.push(v.into());
+                parts.push(Part::Span(start, view.size_of(v) as usize));
             }
         }
     }
-    best.map(|(_, run)| run).unwrap_or_else(|| vec![sizes.len() - 1])
+    (!own.is_empty()).then_some(((tensor, parts), own))
 }
 
 /// Which keys are worth a local array, and whether all of those fit.
