@@ -3,10 +3,13 @@
 //! A sum over everything has one result and would be one work item with one chain of additions. Here it becomes a tensor of partial results, each
 //! over every `PARTIALS`-th point, and a short reduction of those: the first step has vectors and work items enough, and the order of
 //! the additions is still fixed.
+//!
+//! A sum whose conditions tie all longer indices of its result to summed ones (a gradient collected by offset) has no index for a vector to run
+//! along. If one of the summed indices is free of that, it becomes one of the partial results.
 
 use crate::ir::index::Index;
 use crate::ir::{
-    Clause, Definition, Expr, Function, Keep, Monoid, Node, Pred, Program, Reduction, Stmt, VarSizes, atom,
+    Clause, Definition, Expr, Function, Keep, Monoid, Node, Pred, Program, Reduction, Stmt, VarId, VarSizes, atom,
 };
 
 /// Number of partial results.
@@ -15,6 +18,8 @@ const PARTIALS: usize = 256;
 const LONG: usize = 16 * PARTIALS;
 /// So do reductions with more results than this.
 const FEW: usize = 8;
+/// Elements that fill a vector well enough.
+const VECTOR: usize = 8;
 
 /// Splits the long reductions of every function.
 pub fn split_long_reductions(program: &mut Program) {
@@ -23,7 +28,7 @@ pub fn split_long_reductions(program: &mut Program) {
         let body = std::mem::take(&mut f.body);
         for stmt in body {
             match stmt {
-                Stmt::Define(d) => match split(program, &mut f, &d) {
+                Stmt::Define(d) => match split(program, &mut f, &d).or_else(|| set_free(program, &mut f, &d)) {
                     Some((partial, rest)) => f.body.extend([Stmt::Define(partial), Stmt::Define(rest)]),
                     None => f.body.push(Stmt::Define(d)),
                 },
@@ -78,6 +83,45 @@ fn split(program: &mut Program, f: &mut Function, d: &Definition) -> Option<(Def
         vars: clause.vars.clone(),
         at: clause.at.clone(),
         body: Expr::reduce(r.op, vec![q], Pred::True, Expr::read(elem, partial, from)),
+    };
+    Some((
+        Definition { tensor: partial, clauses: vec![first], keep: Keep::Auto },
+        Definition { tensor: d.tensor, clauses: vec![second], keep: d.keep },
+    ))
+}
+
+/// Moves a summed variable that no condition and no shifted index mentions to the result, if the result has no such variable.
+fn set_free(program: &Program, f: &mut Function, d: &Definition) -> Option<(Definition, Definition)> {
+    let [clause] = d.clauses.as_slice() else { return None };
+    let Node::Reduce(r) = &*clause.body.node else { return None };
+    if r.op != Monoid::Sum || r.vars.len() < 2 || r.guard == Pred::True {
+        return None;
+    }
+    let size = |v: VarId| program.axes[f.var(v).axis.index()].size;
+    let free = |v: VarId| {
+        let mut free = !r.guard.uses(v);
+        r.body.visit_reads(&mut |_, at| free &= at.iter().all(|i| !i.uses(v) || i.as_var() == Some(v)));
+        free && size(v) >= VECTOR
+    };
+    if clause.vars.iter().any(|&v| free(v)) {
+        return None;
+    }
+    let moved = r.vars.iter().copied().filter(|&v| free(v)).max_by_key(|&v| size(v))?;
+    let mut dims: Vec<_> = clause.vars.iter().map(|&v| f.var(v).axis).collect();
+    dims.push(f.var(moved).axis);
+    let (elem, inner) = (r.body.elem, r.vars.iter().copied().filter(|&v| v != moved).collect());
+    let partial = f.new_tensor(format!("{}.partial", f.tensor(d.tensor).name), elem, dims, f.tensor(d.tensor).span);
+    let mut vars = clause.vars.clone();
+    vars.push(moved);
+    let body = Expr::reduce(r.op, inner, r.guard.clone(), r.body.clone());
+    let first = Clause { at: vars.iter().map(|&v| v.into()).collect(), vars, body };
+    let q = f.new_var("partial", f.var(moved).axis);
+    let mut from: Vec<Index> = clause.vars.iter().map(|&v| v.into()).collect();
+    from.push(q.into());
+    let second = Clause {
+        vars: clause.vars.clone(),
+        at: clause.at.clone(),
+        body: Expr::sum(vec![q], Pred::True, Expr::read(elem, partial, from)),
     };
     Some((
         Definition { tensor: partial, clauses: vec![first], keep: Keep::Auto },
