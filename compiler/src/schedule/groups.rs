@@ -40,7 +40,7 @@ pub fn group(view: &mut View<'_>) -> Vec<Unit> {
             continue;
         }
         let joined = match stmt {
-            Stmt::Define(d) if is_plain(d) => try_join(view, d, n, &mut groups, &unit_of, &needs),
+            Stmt::Define(d) if is_plain(d) => try_join(view, d, n, &mut groups, &units, &unit_of, &needs),
             _ => None,
         };
         let unit = joined.unwrap_or_else(|| {
@@ -209,6 +209,7 @@ fn try_join(
     d: &Definition,
     n: usize,
     groups: &mut [Candidate],
+    units: &[Vec<usize>],
     unit_of: &[Option<usize>],
     needs: &[Vec<usize>],
 ) -> Option<usize> {
@@ -219,7 +220,7 @@ fn try_join(
         return None;
     }
     for g in groups.iter_mut().rev() {
-        if !independent(g, n, unit_of, needs) {
+        if !independent(g, n, units, unit_of, needs) {
             continue;
         }
         let Some(rows) = common_rows(view, g, clause, &reads, pairs) else { continue };
@@ -242,20 +243,19 @@ fn try_join(
 }
 
 /// Whether nothing outside the group stands between it and the newcomer.
-fn independent(g: &Candidate, n: usize, unit_of: &[Option<usize>], needs: &[Vec<usize>]) -> bool {
+fn independent(g: &Candidate, n: usize, units: &[Vec<usize>], unit_of: &[Option<usize>], needs: &[Vec<usize>]) -> bool {
     let mut stack: Vec<usize> = needs[n].iter().copied().filter(|m| !g.statements.contains(m)).collect();
-    let mut seen = stack.clone();
+    let mut seen = vec![false; needs.len()];
+    stack.iter().for_each(|&m| seen[m] = true);
     while let Some(m) = stack.pop() {
         if unit_of[m] == Some(g.unit) {
             return false;
         }
         // Members of another unit run together: what any of them needs, all wait for.
-        let unit = unit_of[m];
-        let mates: Vec<usize> = (0..unit_of.len()).filter(|&k| unit.is_some() && unit_of[k] == unit).collect();
-        for k in mates.iter().flat_map(|&k| needs[k].iter().copied()).chain(needs[m].iter().copied()) {
-            if !seen.contains(&k) {
-                seen.push(k);
-                stack.push(k);
+        let mates = unit_of[m].map_or(std::slice::from_ref(&m), |u| &units[u]);
+        for k in mates.iter().flat_map(|&k| &needs[k]) {
+            if !std::mem::replace(&mut seen[*k], true) {
+                stack.push(*k);
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Where the time of a spec's kernels goes: `cargo bench -p foveate-codegen --bench specs -- SPEC ITEM BATCH [NAME=VALUE...]` compiles an item with
+//! Where the time of a spec's kernels goes: `cargo bench -p foveate-codegen --bench kernels -- SPEC ITEM BATCH [NAME=VALUE...]` compiles an item with
 //! its gradient for the processor and times every launch. Without arguments it takes the demo's training step.
 
 use foveate_codegen::{Backend, Device};
@@ -71,8 +71,13 @@ fn main() {
         println!("{}", derivation.program);
     }
     let clock = Instant::now();
-    let kernels: Vec<_> =
-        graph.kernels.iter().map(|k| device.compile(k).unwrap_or_else(|e| panic!("{e}\n{k}"))).collect();
+    let one_by_one = std::env::var("FOVEATE_COMPILE").is_ok();
+    let kernels: Vec<_> = graph
+        .kernels
+        .iter()
+        .filter(|_| !one_by_one)
+        .map(|k| device.compile(k).unwrap_or_else(|e| panic!("{e}\n{k}")))
+        .collect();
     let buffers: Vec<_> = graph
         .buffers
         .iter()
@@ -98,6 +103,31 @@ fn main() {
             *t = t.min(clock.elapsed().as_secs_f64());
         }
     };
+    if one_by_one {
+        let mut done = vec![false; graph.kernels.len()];
+        let mut all = Vec::new();
+        for l in &graph.launches {
+            if std::mem::replace(&mut done[l.kernel], true) {
+                continue;
+            }
+            let clock = Instant::now();
+            let k = device.compile(&graph.kernels[l.kernel]).expect("compiles");
+            let bound: Vec<_> = l.buffers.iter().map(|&b| &buffers[b]).collect();
+            device.launch(&k, &bound).expect("launches");
+            device.sync().expect("runs");
+            all.push((clock.elapsed().as_secs_f64() * 1e3, graph.kernels[l.kernel].values.len(), l.site.clone()));
+        }
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        println!(
+            "compiling {:8.1} ms one by one, {} values",
+            all.iter().map(|a| a.0).sum::<f64>(),
+            all.iter().map(|a| a.1).sum::<usize>()
+        );
+        for (t, values, site) in all.iter().take(60) {
+            println!("{t:9.1} ms {values:6} values  {site}");
+        }
+        return;
+    }
     let mut times = vec![f64::INFINITY; graph.launches.len()];
     run(&mut times);
     println!("compile   {:8.1} ms", clock.elapsed().as_secs_f64() * 1e3);
