@@ -73,14 +73,6 @@ impl<'a> View<'a> {
     pub fn is_pair(&self, t: TensorId) -> bool {
         self.storage.pair.get(t.index()).copied().unwrap_or(false)
     }
-    /// Whether the part of an index beside the lane variable is a multiple of the width wherever a vector starts.
-    pub fn aligned_start(&self, index: &Index, lanes: i64) -> bool {
-        let Some(lane) = self.aligned_lane else { return false };
-        index.offset % lanes == 0
-            && index.coefficient(lane) == 1
-            && index.terms.iter().all(|(a, c)| *a == ir::Atom::Var(lane) || c % lanes == 0)
-    }
-
     /// The body of a virtual definition at the given indices, with bound variables of its own.
     pub fn body_at(&mut self, t: TensorId, at: &[Index]) -> Expr {
         if let Some(body) = self.bodies.get(&(t, at.to_vec())) {

@@ -14,6 +14,8 @@ use crate::ir::{Clause, Definition, Expr, Index, Node, Stmt, TensorId, VarId};
 pub enum Unit {
     /// Definitions with common rows.
     Rows(Vec<Member>),
+    /// One definition (of that statement) that is nothing but a pass over the rows of what it reads.
+    Row(Member, usize),
     /// The statement of that number.
     Single(usize),
 }
@@ -60,8 +62,8 @@ pub fn group(view: &mut View<'_>) -> Vec<Unit> {
     order(units, &unit_of, &needs)
         .into_iter()
         .map(|statements| match groups.iter().find(|g| g.statements == statements) {
-            // One light definition alone is better off with a register tile.
             Some(g) if g.pairs || g.members.len() > 1 => Unit::Rows(g.members.clone()),
+            Some(g) => Unit::Row(g.members[0].clone(), statements[0]),
             _ => Unit::Single(statements[0]),
         })
         .collect()
@@ -145,7 +147,8 @@ fn candidate(view: &mut View<'_>, d: &Definition, n: usize, unit: usize) -> Opti
         }
         rows
     } else {
-        if !is_light(view, clause, &reads) || !matches!(&*clause.body.node, Node::Reduce(_)) {
+        let body = view.expand(&clause.body, &mut |_, _, _| None);
+        if !is_light(view, clause, &reads) || !super::along::has_reduce(&body) {
             return None;
         }
         clause.vars.clone()
@@ -193,15 +196,23 @@ fn links(view: &View<'_>, rows: &[VarId], reads: &[(TensorId, Vec<Index>)]) -> V
 }
 
 /// Whether every point of the definition's loops touches data of its own: a pass over memory rather than a contraction.
-fn is_light(view: &View<'_>, clause: &Clause, reads: &[(TensorId, Vec<Index>)]) -> bool {
+fn is_light(view: &mut View<'_>, clause: &Clause, reads: &[(TensorId, Vec<Index>)]) -> bool {
     let outer: i64 = clause.vars.iter().map(|&v| view.size_of(v)).product();
-    let inner: i64 = match &*clause.body.node {
-        Node::Reduce(r) => r.vars.iter().map(|&v| view.size_of(v)).product(),
-        _ => 1,
-    };
+    let body = view.expand(&clause.body, &mut |_, _, _| None);
+    let inner = deepest(view, &body);
     let largest =
         reads.iter().filter(|(t, _)| !view.is_virtual(*t)).map(|(t, _)| view.shape(*t).iter().product::<usize>()).max();
     outer * inner <= 2 * largest.unwrap_or(0) as i64
+}
+
+/// The most points of nested reductions.
+fn deepest(view: &View<'_>, e: &Expr) -> i64 {
+    let mut inner = 1;
+    e.for_each_child(&mut |c| inner = inner.max(deepest(view, c)));
+    match &*e.node {
+        Node::Reduce(r) => deepest(view, &r.body) * r.vars.iter().map(|&v| view.size_of(v)).product::<i64>(),
+        _ => inner,
+    }
 }
 
 fn try_join(

@@ -29,6 +29,26 @@ struct Load {
 /// The rows (consecutive ones, by number) whose flattened index is the lane: those for which the members' loads cost least, and of equals the
 /// most.
 pub fn choose(view: &mut View<'_>, facts: &Facts, members: &[Member], sizes: &[usize]) -> Vec<usize> {
+    best(view, facts, members, sizes).map_or_else(|| vec![sizes.len() - 1], |(_, _, run)| run)
+}
+
+/// What the loads of a row cost in a kernel with a row in every lane.
+pub fn row_cost(view: &mut View<'_>, facts: &Facts, members: &[Member], sizes: &[usize]) -> f64 {
+    best(view, facts, members, sizes).map_or(f64::INFINITY, |(cost, ..)| cost / facts.lanes as f64)
+}
+
+/// What a load costs with a variable (or none) along the lanes.
+pub fn load_cost(address: &Index, lane: Option<VarId>) -> f64 {
+    match lane {
+        Some(v) if address.uses(v) => {
+            let rest = address.sub(&Index::from(v));
+            if address.coefficient(v) == 1 && !rest.uses(v) { LOADED } else { GATHERED }
+        }
+        _ => SHARED,
+    }
+}
+
+fn best(view: &mut View<'_>, facts: &Facts, members: &[Member], sizes: &[usize]) -> Option<(f64, usize, Vec<usize>)> {
     let rows = members[0].rows.clone();
     let loads = loads(view, members, &rows);
     let order = |r: usize| members[0].clause.vars.iter().position(|&v| v == rows[r]);
@@ -52,7 +72,7 @@ pub fn choose(view: &mut View<'_>, facts: &Facts, members: &[Member], sizes: &[u
             }
         }
     }
-    best.map_or_else(|| vec![sizes.len() - 1], |(_, _, run)| run)
+    best
 }
 
 fn cost(l: &Load, lanes: &[VarId]) -> f64 {

@@ -1,5 +1,6 @@
 //! From the index IR to a graph of kernels: what is stored, what is fused, and the loop nest of each kernel.
 
+mod along;
 mod components;
 mod cost;
 mod emit;
@@ -155,6 +156,15 @@ impl Planner<'_> {
         self.steps.push(PlanStep::Launch { kernel, tensors, site: site.to_owned() });
     }
 
+    /// The definition of that statement in register tiles.
+    fn tiles(&mut self, function: &Function, n: usize) {
+        let Stmt::Define(d) = &function.body[n] else { return };
+        let name = self.view.name(d.tensor);
+        for clause in &d.clauses {
+            tile::schedule(self, d.tensor, clause, &name);
+        }
+    }
+
     /// Number of points of some variables.
     fn view_points(&self, vars: &[VarId]) -> usize {
         vars.iter().map(|&v| self.view.axes[self.view.function.var(v).axis.index()].size).product()
@@ -182,13 +192,17 @@ fn plan_function(program: &Program, function: &Function, facts: &Facts) -> Funct
                 let names: Vec<String> = members.iter().map(|m| p.view.name(m.tensor)).collect();
                 rows::schedule(&mut p, &members, &names.join(", "));
             }
-            groups::Unit::Single(n) => match function.body[n].clone() {
-                Stmt::Define(d) => {
-                    let name = p.view.name(d.tensor);
-                    for clause in &d.clauses {
-                        tile::schedule(&mut p, d.tensor, clause, &name);
-                    }
+            groups::Unit::Row(member, n) => {
+                let name = p.view.name(member.tensor);
+                let members = [member];
+                match along::width(&mut p.view, facts, &members) {
+                    Some(_) => rows::schedule(&mut p, &members, &name),
+                    // With a row in every lane a register tile is better.
+                    None => p.tiles(function, n),
                 }
+            }
+            groups::Unit::Single(n) => match function.body[n].clone() {
+                Stmt::Define(_) => p.tiles(function, n),
                 Stmt::Call(c) => p.steps.push(PlanStep::Call(c)),
                 Stmt::Components(c) => {
                     let (kernel, tensors) = components::kernel(&p.view, &c);

@@ -8,7 +8,7 @@
 use super::cost::{expr_cost, points};
 use super::emit::{Scope, stored_elem};
 use super::expand::View;
-use super::{Facts, Planner, lanes};
+use super::{Facts, Planner, along, lanes};
 use crate::ir::index::Sizes;
 use crate::ir::{Atom, Clause, Expr, Index, Node, TensorId, VarId};
 use crate::loops::{Kernel, Type};
@@ -53,7 +53,11 @@ enum Step {
 /// The kernel of a group.
 pub fn schedule(planner: &mut Planner<'_>, members: &[Member], site: &str) {
     let facts = planner.facts.clone();
-    let (kernel, tensors) = build(&mut planner.view, &facts, members);
+    let along = along::width(&mut planner.view, &facts, members);
+    let (kernel, tensors) = match along {
+        Some(width) => along::build(&mut planner.view, members, width),
+        None => build(&mut planner.view, &facts, members),
+    };
     planner.launch(kernel, tensors, site);
 }
 
@@ -188,7 +192,7 @@ impl Scope<'_> {
             return f(self, at, value);
         };
         let size = self.view.size_of(last) as usize;
-        let most = if matches!(&*body.node, Node::Reduce(_)) || has_reduce(body) {
+        let most = if matches!(&*body.node, Node::Reduce(_)) || along::has_reduce(body) {
             (facts.registers * 2 / 5).max(2)
         } else {
             2
@@ -214,12 +218,6 @@ impl Scope<'_> {
             });
         });
     }
-}
-
-fn has_reduce(e: &Expr) -> bool {
-    let mut found = matches!(&*e.node, Node::Reduce(_));
-    e.for_each_child(&mut |c| found |= has_reduce(c));
-    found
 }
 
 struct Plan {

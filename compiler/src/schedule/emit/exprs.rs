@@ -296,6 +296,7 @@ impl Scope<'_> {
 
     fn reduce(&mut self, points: &[&Reduction]) -> Vec<ValueId> {
         let r = points[0];
+        let along = self.runs_along(r).then(|| *r.vars.last().expect("what runs along a row has a variable"));
         let positional = matches!(r.op, Monoid::ArgMax | Monoid::ArgMin);
         let elem = machine_elem(r.body.elem);
         // One register a point; a scalar one if no lane differs.
@@ -307,7 +308,7 @@ impl Scope<'_> {
         let mut regs = Vec::new();
         let mut wheres = Vec::new();
         for p in points {
-            let wide = self.varies(&p.body) || self.pred_varies(&p.guard);
+            let wide = along.is_some() || self.varies(&p.body) || self.pred_varies(&p.guard);
             let lanes = if wide { self.lanes } else { 1 };
             let start = self.op(Op::Const(neutral.to_bits()), Type { elem, lanes: 1 });
             let start = if lanes > 1 { self.widen(start) } else { start };
@@ -318,25 +319,41 @@ impl Scope<'_> {
                 wheres.push(self.reg(none));
             }
         }
-        self.loops(&r.vars, &mut |s| {
-            // A guard that all points and lanes share is branched on; others select.
-            let same = points.iter().all(|p| p.guard == r.guard);
-            let uniform = same && r.guard != Pred::True && !s.pred_varies(&r.guard);
-            if uniform {
-                let cond = s.test(&r.guard);
-                let (then, ()) = s.block(|s| s.accumulate(points, &regs, &wheres, true));
-                s.push(Stmt::If { cond, then, otherwise: Vec::new() });
-            } else {
-                s.accumulate(points, &regs, &wheres, false);
-            }
+        let outer = &r.vars[..r.vars.len() - usize::from(along.is_some())];
+        self.loops(outer, &mut |s| match along {
+            Some(v) => s.vectors(v, |s| s.accumulate_under(points, &regs, &wheres)),
+            None => s.accumulate_under(points, &regs, &wheres),
         });
         let out = if positional { wheres } else { regs };
         out.into_iter()
             .map(|reg| {
                 let ty = self.kernel.regs[reg.0 as usize];
-                self.op(Op::Get(reg), ty)
+                let value = self.op(Op::Get(reg), ty);
+                if along.is_none() {
+                    return value;
+                }
+                let op = combine(r.op);
+                self.op(Op::Fold(op, value), Type { lanes: 1, ..ty })
             })
             .collect()
+    }
+
+    /// Accumulates under the reductions' guards. One that all points and lanes share is branched on; others select.
+    fn accumulate_under(
+        &mut self,
+        points: &[&Reduction],
+        regs: &[crate::loops::RegId],
+        wheres: &[crate::loops::RegId],
+    ) {
+        let guard = &points[0].guard;
+        let same = points.iter().all(|p| p.guard == *guard);
+        if same && *guard != Pred::True && !self.pred_varies(guard) {
+            let cond = self.test(guard);
+            let (then, ()) = self.block(|s| s.accumulate(points, regs, wheres, true));
+            self.push(Stmt::If { cond, then, otherwise: Vec::new() });
+        } else {
+            self.accumulate(points, regs, wheres, false);
+        }
     }
 
     fn accumulate(
@@ -399,14 +416,7 @@ impl Scope<'_> {
                 self.push(Stmt::Set(reg, best));
                 continue;
             }
-            let op = match r.op {
-                Monoid::Sum => BinaryOp::Add,
-                Monoid::Prod => BinaryOp::Mul,
-                Monoid::Max | Monoid::ArgMax => BinaryOp::Max,
-                Monoid::Min | Monoid::ArgMin => BinaryOp::Min,
-                Monoid::Any => BinaryOp::Or,
-                Monoid::All => BinaryOp::And,
-            };
+            let op = combine(r.op);
             let new = self.binary(op, sum, values[i]);
             let new = match cond {
                 Some(c) => self.select(c, new, sum),
@@ -431,6 +441,18 @@ impl Scope<'_> {
                 self.for_loop(v, count, |s| s.loops(rest, f));
             }
         }
+    }
+}
+
+/// The operation that combines two values of a reduction.
+fn combine(op: Monoid) -> BinaryOp {
+    match op {
+        Monoid::Sum => BinaryOp::Add,
+        Monoid::Prod => BinaryOp::Mul,
+        Monoid::Max | Monoid::ArgMax => BinaryOp::Max,
+        Monoid::Min | Monoid::ArgMin => BinaryOp::Min,
+        Monoid::Any => BinaryOp::Or,
+        Monoid::All => BinaryOp::And,
     }
 }
 

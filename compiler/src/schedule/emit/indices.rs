@@ -116,7 +116,9 @@ impl Scope<'_> {
         // Lanes that start at a multiple of the width and stay within one period keep their stride.
         if let Position::Strided(v, 1) = inner
             && c % i64::from(self.lanes) == 0
-            && self.view.aligned_start(e, i64::from(self.lanes))
+            && self
+                .lane_var
+                .is_some_and(|v| (self.along || self.view.aligned_lane == Some(v)) && aligned(e, v, self.lanes))
         {
             let v = self.quotient(v, c, shift, remainder);
             return if remainder { Position::Strided(v, 1) } else { Position::Uniform(v) };
@@ -187,4 +189,12 @@ impl Scope<'_> {
         let zero = self.op(Op::Const(0f64.to_bits()), I32);
         self.binary(op, v, zero)
     }
+}
+
+/// Whether the part of an index beside the lane variable is a multiple of the width.
+fn aligned(index: &Index, lane: crate::ir::VarId, lanes: u8) -> bool {
+    let lanes = i64::from(lanes);
+    index.offset % lanes == 0
+        && index.coefficient(lane) == 1
+        && index.terms.iter().all(|(a, c)| *a == Atom::Var(lane) || c % lanes == 0)
 }

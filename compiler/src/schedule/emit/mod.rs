@@ -23,6 +23,8 @@ pub struct Scope<'a> {
     pub lanes: u8,
     /// The lane variable.
     pub lane_var: Option<VarId>,
+    /// Whether vectors run along the rows: then the lane variable changes, and sums without one get theirs.
+    pub along: bool,
     /// Which buffer holds which tensor.
     buffers: HashMap<TensorId, BufferId>,
     /// Which local array holds which staged tensor.
@@ -77,6 +79,7 @@ impl<'a> Scope<'a> {
             kernel,
             lanes,
             lane_var: None,
+            along: false,
             buffers: HashMap::new(),
             locals: HashMap::new(),
             pinned: HashMap::new(),

@@ -1,0 +1,186 @@
+//! Row kernels whose vectors run along the row.
+//!
+//! A normalisation reads and writes rows of neighbouring elements. With a row in every lane each load would fetch elements that lie apart; here a work item
+//! is one row, vectors run along the last index of every sum and of every member, and a sum ends by combining the lanes in a fixed order.
+
+use super::emit::Scope;
+use super::expand::View;
+use super::rows::Member;
+use super::{Facts, lanes};
+use crate::ir::index::Sizes;
+use crate::ir::{Elem, Expr, Index, Monoid, Node, Reduction, TensorId, VarId};
+use crate::loops::Kernel;
+use std::collections::HashMap;
+
+/// What combining the lanes of a vector costs, in loads.
+const FOLD: f64 = 8.0;
+/// What finding one's row costs.
+const ROW: f64 = 16.0;
+
+/// The vector width with which the members are better computed along their rows; `None` if a row in every lane is better.
+pub fn width(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> Option<usize> {
+    let sizes: Vec<usize> = members[0].rows.iter().map(|&v| view.size_of(v) as usize).collect();
+    let bodies: Vec<Expr> = members.iter().map(|m| view.expand(&m.clause.body, &mut |_, _, _| None)).collect();
+    let mut width = facts.lanes;
+    while width >= 4 {
+        let mut walk = Walk { view, width, cost: ROW, vectors: false };
+        let fits = members.iter().zip(&bodies).all(|(m, body)| {
+            let inner: Vec<VarId> = m.clause.vars.iter().copied().filter(|v| !m.rows.contains(v)).collect();
+            let points: i64 = inner.iter().map(|&v| walk.view.size_of(v)).product();
+            match inner.last() {
+                None => walk.expr(body, None, 1.0),
+                Some(&v) => walk.lane(v).is_some() && walk.expr(body, Some(v), points as f64 / width as f64),
+            }
+        });
+        if fits {
+            let (cost, vectors) = (walk.cost, walk.vectors);
+            return (vectors && cost < lanes::row_cost(view, facts, members, &sizes)).then_some(width);
+        }
+        width /= 2;
+    }
+    None
+}
+
+/// Whether the lanes of a sum of this kind can be combined.
+fn folds(r: &Reduction) -> bool {
+    let op = matches!(r.op, Monoid::Sum | Monoid::Prod | Monoid::Max | Monoid::Min);
+    op && !matches!(r.body.elem, Elem::Bool) && !r.vars.is_empty() && !has_reduce(&r.body)
+}
+
+pub(super) fn has_reduce(e: &Expr) -> bool {
+    let mut found = matches!(&*e.node, Node::Reduce(_));
+    e.for_each_child(&mut |c| found |= has_reduce(c));
+    found
+}
+
+/// Adds up what a row's loads cost.
+struct Walk<'v, 'a> {
+    view: &'v View<'a>,
+    width: usize,
+    cost: f64,
+    /// Whether anything runs along the row.
+    vectors: bool,
+}
+
+impl Walk<'_, '_> {
+    /// The variable, if it can run along the lanes.
+    fn lane(&mut self, v: VarId) -> Option<VarId> {
+        let whole = self.view.size_of(v) as usize % self.width == 0;
+        self.vectors |= whole;
+        whole.then_some(v)
+    }
+
+    /// Adds the loads of an expression; false if the width does not fit it.
+    fn expr(&mut self, e: &Expr, lane: Option<VarId>, times: f64) -> bool {
+        match &*e.node {
+            Node::Reduce(r) => {
+                let points = times * r.vars.iter().map(|&v| self.view.size_of(v) as f64).product::<f64>();
+                match (lane, r.vars.last()) {
+                    (None, Some(&last)) if folds(r) => {
+                        self.cost += FOLD * times;
+                        let width = self.width as f64;
+                        self.lane(last).is_some_and(|v| self.expr(&r.body, Some(v), points / width))
+                    }
+                    _ => self.expr(&r.body, lane, points),
+                }
+            }
+            Node::Read { tensor, at, .. } => {
+                let shape = self.view.shape(*tensor);
+                let address =
+                    at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
+                self.cost += times * lanes::load_cost(&address, lane);
+                true
+            }
+            _ => {
+                let mut fits = true;
+                e.for_each_child(&mut |c| fits = fits && self.expr(c, lane, times));
+                fits
+            }
+        }
+    }
+}
+
+/// The kernel of the members, a row to an item.
+pub fn build(view: &mut View<'_>, members: &[Member], width: usize) -> (Kernel, Vec<TensorId>) {
+    let first = &members[0];
+    let sizes: Vec<usize> = first.rows.iter().map(|&v| view.size_of(v) as usize).collect();
+    let names: Vec<String> = first.rows.iter().map(|&v| view.function.var(v).name.clone()).collect();
+    let rows: Vec<VarId> = names.iter().zip(&sizes).map(|(name, &n)| view.var(name, n)).collect();
+    view.row_vars.clone_from(&rows);
+    view.aligned_lane = None;
+
+    struct Step {
+        tensor: TensorId,
+        inner: Vec<VarId>,
+        at: Vec<Index>,
+        body: Expr,
+        pin: Option<TensorId>,
+    }
+    // Members without indices of their own: where they stand, and the tensor that is pinned to their value.
+    let mut done: HashMap<TensorId, (Vec<Index>, TensorId)> = HashMap::new();
+    let mut steps = Vec::new();
+    for m in members {
+        let map: HashMap<VarId, Index> = m.rows.iter().copied().zip(rows.iter().map(|&v| v.into())).collect();
+        let f = |v: VarId| map.get(&v).cloned();
+        let at: Vec<Index> = m.clause.at.iter().map(|i| i.subst(&f, view)).collect();
+        let body = m.clause.body.subst_vars(&f, view);
+        let body = view.expand(&body, &mut |view, tensor, at| match done.get(&tensor) {
+            Some((row, pin)) if row == at => Some(Expr::read(view.elem(tensor), *pin, Vec::new())),
+            _ => None,
+        });
+        let inner: Vec<VarId> = m.clause.vars.iter().copied().filter(|v| !m.rows.contains(v)).collect();
+        let pin = inner.is_empty().then(|| view.function.new_tensor("row", view.elem(m.tensor), Vec::new(), None));
+        if let Some(pin) = pin {
+            done.insert(m.tensor, (at.clone(), pin));
+        }
+        steps.push(Step { tensor: m.tensor, inner, at, body, pin });
+    }
+
+    let view = &*view;
+    let mut s = Scope::new(view.name(members[members.len() - 1].tensor), view, width as u8);
+    s.along = true;
+    s.kernel.items = sizes.iter().product::<usize>() as u32;
+    let mut rest = s.item();
+    for (&v, &size) in rows.iter().zip(&sizes).rev() {
+        let (value, left) = s.split_item(rest, size);
+        rest = left;
+        s.bind(v, value);
+    }
+    for step in &steps {
+        let Some((&last, outer)) = step.inner.split_last() else {
+            let value = s.eval(&step.body);
+            s.store(step.tensor, &step.at, value);
+            if let Some(pin) = step.pin {
+                s.pin(pin, value);
+            }
+            continue;
+        };
+        s.loops(outer, &mut |s| {
+            s.vectors(last, |s| {
+                let value = s.eval(&step.body);
+                s.store(step.tensor, &step.at, value);
+            });
+        });
+    }
+    s.finish()
+}
+
+impl Scope<'_> {
+    /// Whether a reduction's lanes are to be combined: it is the first thing in the row that runs along it.
+    pub(super) fn runs_along(&self, r: &Reduction) -> bool {
+        self.along && self.lane_var.is_none() && folds(r)
+    }
+
+    /// A loop over a variable in whole vectors; its size is a multiple of the width.
+    pub(super) fn vectors(&mut self, var: VarId, f: impl FnOnce(&mut Self)) {
+        let (width, size) = (self.lanes as usize, self.view.size_of(var) as usize);
+        self.for_loop(var, size / width, |s| {
+            let counter = s.value_of(var);
+            let start = s.tile_start(counter, width, size);
+            s.bind(var, start);
+            s.lane_var = Some(var);
+            f(s);
+            s.lane_var = None;
+        });
+    }
+}
