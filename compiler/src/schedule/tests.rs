@@ -140,3 +140,73 @@ fn programs_verify_and_print() {
     crate::ir::verify::verify(&program).expect("the program is well formed");
     assert!(program.to_string().contains("exp(score["), "{program}");
 }
+
+fn gathers(g: &KernelGraph) -> usize {
+    fn count(block: &[crate::loops::Stmt]) -> usize {
+        use crate::loops::{Op, Stmt};
+        let own = |s: &Stmt| match s {
+            Stmt::Let(_, Op::Gather { .. }) | Stmt::Scatter { .. } => 1,
+            Stmt::For { body, .. } => count(body),
+            Stmt::If { then, otherwise, .. } => count(then) + count(otherwise),
+            _ => 0,
+        };
+        block.iter().map(own).sum()
+    }
+    g.kernels.iter().map(|k| count(&k.body)).sum()
+}
+
+#[test]
+fn a_normalisation_runs_along_its_rows() {
+    for (n, c, whole) in [(5, 32, true), (12, 20, true), (7, 13, false)] {
+        let mut m = Make::new();
+        let (x, w) = (m.input("x", &[n, c]), m.param("w", &[c]));
+        let (i, j) = (m.var(n), m.var(c));
+        let sum = m.def("sum", &[i], Expr::sum(vec![j], Pred::True, rd(x, &[i, j])));
+        let size = Expr::constant(Elem::F32, c as f64);
+        let mean = m.def("mean", &[i], Expr::binary(BinaryOp::Div, rd(sum, &[i]), size.clone()));
+        let centred = |j: VarId| Expr::binary(BinaryOp::Sub, rd(x, &[i, j]), rd(mean, &[i]));
+        let k = m.var(c);
+        let squares = m.def("squares", &[i], Expr::sum(vec![k], Pred::True, Expr::mul(centred(k), centred(k))));
+        let variance = Expr::binary(BinaryOp::Div, rd(squares, &[i]), size);
+        let scale = Expr::unary(UnaryOp::Rsqrt, Expr::add(variance, Expr::constant(Elem::F32, 1e-5)));
+        let l = m.var(c);
+        let y = m.def("y", &[i, l], Expr::mul(Expr::mul(centred(l), scale), rd(w, &[l])));
+        m.result(y);
+        let g = schedule(&m.program(), &facts(16));
+        assert_eq!(g.launches.len(), 1);
+        if whole {
+            assert_eq!(gathers(&g), 0, "{}", g.kernels[0]);
+        }
+        let (xs, ws) = (fill(n * c, 1), fill(c, 2));
+        let out = execute(&g, &[("x", xs.clone()), ("w", ws.clone())]);
+        let mut want = Vec::new();
+        for row in xs.chunks(c) {
+            let mean = row.iter().sum::<f32>() / c as f32;
+            let variance = row.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / c as f32;
+            want.extend(row.iter().zip(&ws).map(|(x, w)| (x - mean) / (variance + 1e-5).sqrt() * w));
+        }
+        close(&out["y"], &want);
+    }
+}
+
+#[test]
+fn a_border_that_a_vector_shares_keeps_its_loads_whole() {
+    let (n, c) = (9, 32);
+    let mut m = Make::new();
+    let (x, w) = (m.input("x", &[n, c]), m.param("w", &[3, c]));
+    let (i, j, t) = (m.var(n), m.var(c), m.var(3));
+    let place = Index::from(i).add(&t.into()).plus(-1);
+    let body = Expr::mul(Expr::read_or_zero(Elem::F32, x, vec![place, j.into()]), rd(w, &[t, j]));
+    let y = m.def("y", &[i, j], Expr::sum(vec![t], Pred::True, body));
+    m.result(y);
+    let g = schedule(&m.program(), &facts(16));
+    assert_eq!(gathers(&g), 0, "{}", g.kernels[0]);
+    let (xs, ws) = (fill(n * c, 1), fill(3 * c, 2));
+    let out = execute(&g, &[("x", xs.clone()), ("w", ws.clone())]);
+    let tap = |i: usize, j: usize, t: usize| match (i + t).checked_sub(1) {
+        Some(p) if p < n => xs[p * c + j] * ws[t * c + j],
+        _ => 0.0,
+    };
+    let want: Vec<f32> = (0..n * c).map(|p| (0..3).map(|t| tap(p / c, p % c, t)).sum()).collect();
+    close(&out["y"], &want);
+}

@@ -7,6 +7,7 @@
 
 mod exprs;
 mod indices;
+mod reduce;
 
 use super::expand::View;
 use crate::ir::{BinaryOp, Elem, Expr, TensorId, VarId, index::Sizes};

@@ -1,0 +1,145 @@
+//! Reductions: loops that accumulate in registers.
+
+use super::exprs::{first, machine_elem, second};
+use super::{Scope, Speculation};
+use crate::ir::index::Sizes;
+use crate::ir::{BinaryOp, Elem, Expr, Index, Monoid, Node, Pred, Reduction};
+use crate::loops::{Op, RegId, Stmt, Type, ValueId};
+
+impl Scope<'_> {
+    /// The values of reductions of the same form.
+    pub(super) fn reduce(&mut self, points: &[&Reduction]) -> Vec<ValueId> {
+        let r = points[0];
+        let along = self.runs_along(r).then(|| *r.vars.last().expect("what runs along a row has a variable"));
+        let positional = matches!(r.op, Monoid::ArgMax | Monoid::ArgMin);
+        let elem = machine_elem(r.body.elem);
+        // One register a point; a scalar one if no lane differs.
+        let neutral = match r.op {
+            Monoid::ArgMax => f64::NEG_INFINITY,
+            Monoid::ArgMin => f64::INFINITY,
+            other => other.neutral(),
+        };
+        let mut regs = Vec::new();
+        let mut wheres = Vec::new();
+        for p in points {
+            let wide = along.is_some() || self.varies(&p.body) || self.pred_varies(&p.guard);
+            let lanes = if wide { self.lanes } else { 1 };
+            let start = self.op(Op::Const(neutral.to_bits()), Type { elem, lanes: 1 });
+            let start = if lanes > 1 { self.widen(start) } else { start };
+            regs.push(self.reg(start));
+            if positional {
+                let none = self.int(-1);
+                let none = if lanes > 1 { self.widen(none) } else { none };
+                wheres.push(self.reg(none));
+            }
+        }
+        let outer = &r.vars[..r.vars.len() - usize::from(along.is_some())];
+        self.loops(outer, &mut |s| match along {
+            Some(v) => s.vectors(v, |s| s.accumulate_under(points, &regs, &wheres)),
+            None => s.accumulate_under(points, &regs, &wheres),
+        });
+        let out = if positional { wheres } else { regs };
+        out.into_iter()
+            .map(|reg| {
+                let ty = self.kernel.regs[reg.0 as usize];
+                let value = self.op(Op::Get(reg), ty);
+                if along.is_none() {
+                    return value;
+                }
+                let op = combine(r.op);
+                self.op(Op::Fold(op, value), Type { lanes: 1, ..ty })
+            })
+            .collect()
+    }
+
+    /// Accumulates under the reductions' guards. One that all points and lanes share is branched on; others select.
+    fn accumulate_under(&mut self, points: &[&Reduction], regs: &[RegId], wheres: &[RegId]) {
+        let guard = &points[0].guard;
+        let same = points.iter().all(|p| p.guard == *guard);
+        if same && *guard != Pred::True && !self.pred_varies(guard) {
+            let cond = self.test(guard);
+            let (then, ()) = self.block(|s| s.accumulate(points, regs, wheres, true));
+            self.push(Stmt::If { cond, then, otherwise: Vec::new() });
+        } else {
+            self.accumulate(points, regs, wheres, false);
+        }
+    }
+
+    fn accumulate(&mut self, points: &[&Reduction], regs: &[RegId], wheres: &[RegId], taken: bool) {
+        let r = points[0];
+        let guarded = !taken && points.iter().any(|p| p.guard != Pred::True);
+        let was = self.speculative;
+        for p in points.iter().filter(|p| !taken && p.guard != Pred::True) {
+            let doubt = if self.pred_varies(&p.guard) { Speculation::Lanes } else { Speculation::Whole };
+            self.speculative = self.speculative.max(doubt);
+        }
+        let product = match (r.op, &*r.body.node) {
+            (Monoid::Sum, Node::Binary(BinaryOp::Mul, ..)) => r.body.elem != Elem::Bool,
+            _ => false,
+        };
+        if product {
+            let left: Vec<Expr> = points.iter().map(|p| first(&p.body.node).clone()).collect();
+            let right: Vec<Expr> = points.iter().map(|p| second(&p.body.node).clone()).collect();
+            let (left, right) = (self.eval_many(&left), self.eval_many(&right));
+            for (i, &reg) in regs.iter().enumerate() {
+                let ty = self.kernel.regs[reg.0 as usize];
+                let sum = self.op(Op::Get(reg), ty);
+                let mut new = self.fma(left[i], right[i], sum);
+                if guarded && points[i].guard != Pred::True {
+                    let cond = self.test(&points[i].guard);
+                    new = self.select(cond, new, sum);
+                }
+                let new = if ty.lanes > 1 { self.widen(new) } else { new };
+                self.push(Stmt::Set(reg, new));
+            }
+            self.speculative = was;
+            return;
+        }
+        let bodies: Vec<Expr> = points.iter().map(|p| p.body.clone()).collect();
+        let values = self.eval_many(&bodies);
+        for (i, &reg) in regs.iter().enumerate() {
+            let ty = self.kernel.regs[reg.0 as usize];
+            let sum = self.op(Op::Get(reg), ty);
+            let cond = (guarded && points[i].guard != Pred::True).then(|| self.test(&points[i].guard));
+            if let Some(&place) = wheres.get(i) {
+                let op = if r.op == Monoid::ArgMax { BinaryOp::Gt } else { BinaryOp::Lt };
+                let mut better = self.binary(op, values[i], sum);
+                if let Some(c) = cond {
+                    better = self.binary(BinaryOp::And, better, c);
+                }
+                let flat =
+                    r.vars.iter().fold(Index::default(), |sum, &v| sum.scale(self.view.size_of(v)).add(&v.into()));
+                let p = self.position(&flat);
+                let here = self.flatten(p);
+                let place_ty = self.kernel.regs[place.0 as usize];
+                let old = self.op(Op::Get(place), place_ty);
+                let new = self.select(better, here, old);
+                self.push(Stmt::Set(place, new));
+                let best = self.select(better, values[i], sum);
+                self.push(Stmt::Set(reg, best));
+                continue;
+            }
+            let op = combine(r.op);
+            let new = self.binary(op, sum, values[i]);
+            let new = match cond {
+                Some(c) => self.select(c, new, sum),
+                None => new,
+            };
+            let new = if ty.lanes > 1 { self.widen(new) } else { new };
+            self.push(Stmt::Set(reg, new));
+        }
+        self.speculative = was;
+    }
+}
+
+/// The operation that combines two values of a reduction.
+fn combine(op: Monoid) -> BinaryOp {
+    match op {
+        Monoid::Sum => BinaryOp::Add,
+        Monoid::Prod => BinaryOp::Mul,
+        Monoid::Max | Monoid::ArgMax => BinaryOp::Max,
+        Monoid::Min | Monoid::ArgMin => BinaryOp::Min,
+        Monoid::Any => BinaryOp::Or,
+        Monoid::All => BinaryOp::And,
+    }
+}
