@@ -6,12 +6,15 @@
 
 pub(crate) mod axes;
 pub(crate) mod elaborator;
+mod infer;
 pub(crate) mod instance;
+mod recipe;
 pub(crate) mod report;
 pub(crate) mod spec;
 pub(crate) mod statics;
 pub(crate) mod value;
 
 pub use instance::{Init, ParamDecl};
+pub use recipe::{Entry, EntryValue, Recipe};
 pub use spec::{Disk, Files, ItemInfo, Spec};
 pub use value::Value;

@@ -118,7 +118,7 @@ impl Spec {
         self.files[self.root].tree.items.iter().map(info).collect()
     }
 
-    /// The module, model, loss or optimizer of that name; without a name, the only one of the file (or its only model, or
+    /// The module, model, loss or optimizer of that name, the file's own or imported; without a name, the only one of the file (or its only model, or
     /// its only loss, where there are several items).
     ///
     /// # Errors
@@ -139,6 +139,10 @@ impl Spec {
             Some(name) => {
                 if let Some((r, _)) = modules.iter().find(|(_, m)| m.name.text == name) {
                     return Ok(*r);
+                }
+                // An imported item can be meant too; it is not listed.
+                if let Some((r, _)) = self.module(self.root, name) {
+                    return Ok(r);
                 }
                 let mut d =
                     Diagnostic::error("E0101", format!("the file has no module, model, loss or optimizer `{name}`"));
@@ -169,6 +173,11 @@ impl Spec {
                     })
             }
         }
+    }
+
+    /// The items of the file itself, as written.
+    pub(crate) fn root_items(&self) -> &[ast::Item] {
+        &self.files[self.root].tree.items
     }
 
     pub(crate) fn file(&self, file: usize) -> &Loaded {
