@@ -2,30 +2,19 @@
 //! does not change the values of the others.
 
 use crate::rng::{Keyed, hash_bytes};
-
-/// A distribution of initial values.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Distribution {
-    /// Every element the same.
-    Constant(f64),
-    /// Normal with mean 0 and this standard deviation.
-    Normal(f64),
-    /// Normal with mean 0 and this standard deviation before it is cut at -2 and +2: absolute values, as
-    /// `torch.nn.init.trunc_normal_` has them by default, not multiples of the deviation.
-    TruncNormal(f64),
-    /// Uniform between minus this and this.
-    Uniform(f64),
-}
+use foveate_compiler::check::Init;
 
 /// `len` initial values of the tensor `name`.
-pub fn values(distribution: Distribution, seed: u64, name: &str, len: usize) -> Vec<f32> {
+pub fn values(init: Init, seed: u64, name: &str, len: usize) -> Vec<f32> {
     let mut random = Keyed::new(&[seed, hash_bytes(b"init"), hash_bytes(name.as_bytes())]);
     (0..len)
-        .map(|_| match distribution {
-            Distribution::Constant(c) => c as f32,
-            Distribution::Normal(std) => (std * random.normal()) as f32,
-            Distribution::TruncNormal(std) => truncated(&mut random, std) as f32,
-            Distribution::Uniform(bound) => (bound * (2.0 * random.unit() - 1.0)) as f32,
+        .map(|_| match init {
+            Init::Zeros => 0.0,
+            Init::Ones => 1.0,
+            Init::Constant(c) => c as f32,
+            Init::Normal(std) => (std * random.normal()) as f32,
+            Init::TruncNormal(std) => truncated(&mut random, std) as f32, // absolute, as PyTorch's default
+            Init::Uniform(bound) => (bound * (2.0 * random.unit() - 1.0)) as f32,
         })
         .collect()
 }
@@ -61,24 +50,24 @@ mod tests {
 
     #[test]
     fn seed_and_name_decide() {
-        let d = Distribution::Normal(1.0);
+        let d = Init::Normal(1.0);
         assert_eq!(values(d, 1, "a", 8), values(d, 1, "a", 8));
         assert_ne!(values(d, 1, "a", 8), values(d, 2, "a", 8));
         assert_ne!(values(d, 1, "a", 8), values(d, 1, "b", 8));
-        assert_eq!(values(Distribution::Constant(0.5), 1, "a", 2), [0.5, 0.5]);
+        assert_eq!(values(Init::Constant(0.5), 1, "a", 2), [0.5, 0.5]);
     }
 
     #[test]
     fn spreads_are_as_asked() {
-        assert!((std(&values(Distribution::Normal(0.02), 3, "w", 20_000)) - 0.02).abs() < 5e-4);
-        assert!((std(&values(Distribution::TruncNormal(0.02), 3, "w", 20_000)) - 0.02).abs() < 5e-4);
-        let uniform = values(Distribution::Uniform(0.3), 3, "w", 20_000);
+        assert!((std(&values(Init::Normal(0.02), 3, "w", 20_000)) - 0.02).abs() < 5e-4);
+        assert!((std(&values(Init::TruncNormal(0.02), 3, "w", 20_000)) - 0.02).abs() < 5e-4);
+        let uniform = values(Init::Uniform(0.3), 3, "w", 20_000);
         assert!(uniform.iter().all(|x| x.abs() <= 0.3));
         assert!((std(&uniform) - 0.3 / 3f64.sqrt()).abs() < 5e-3);
         for s in [1.0, 2.5, 100.0] {
-            assert!(values(Distribution::TruncNormal(s), 3, "w", 5000).iter().all(|x| x.abs() <= 2.0));
+            assert!(values(Init::TruncNormal(s), 3, "w", 5000).iter().all(|x| x.abs() <= 2.0));
         }
         // Cut at one deviation of 2: the standard deviation is 2 * 0.5396.
-        assert!((std(&values(Distribution::TruncNormal(2.0), 3, "w", 50_000)) - 1.0793).abs() < 0.02);
+        assert!((std(&values(Init::TruncNormal(2.0), 3, "w", 50_000)) - 1.0793).abs() < 0.02);
     }
 }

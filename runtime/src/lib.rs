@@ -5,16 +5,24 @@
 //! | [`data`] | image data sets: reading, order of an epoch, augmentation, batches made ahead of their use |
 //! | [`checkpoint`] | tensor files and resumable checkpoints, written whole or not at all |
 //! | [`device`] | devices by name |
+//! | [`driver`] | from a spec file to a scheduled program |
 //! | [`plan`] | where buffers lie, and running a program again and again without allocating |
 //! | [`init`] | initial values of parameters |
+//! | [`train`] | training and evaluation of recipes |
+//! | [`report`] | the report of a training run |
+//! | [`verify`] | an item against the tensors of a file |
 //! | [`rng`] | random numbers that are functions of their key |
 
 pub mod checkpoint;
 pub mod data;
 pub mod device;
+pub mod driver;
 pub mod error;
 pub mod init;
 pub mod plan;
+pub mod report;
 pub mod rng;
+pub mod train;
+pub mod verify;
 
 pub use error::Error;

@@ -98,19 +98,6 @@ impl Dataset {
     pub fn image(&self, n: usize) -> &[u8] {
         &self.pixels[n * self.image_len()..(n + 1) * self.image_len()]
     }
-    /// Mean and deviation of the brightness of all pixels; exact sums, so the same on every machine.
-    pub fn normalisation(&self) -> Normalisation {
-        let (mut sum, mut squares) = (0u64, 0u64);
-        for &p in &self.pixels {
-            sum += u64::from(p);
-            squares += u64::from(p) * u64::from(p);
-        }
-        let n = self.pixels.len().max(1) as f64;
-        let mean = sum as f64 / n;
-        let std = (squares as f64 / n - mean * mean).max(0.0).sqrt();
-        // A data set of one grey level has nothing to scale.
-        Normalisation { mean: (mean / 255.0) as f32, std: if std > 0.0 { (std / 255.0) as f32 } else { 1.0 } }
-    }
 }
 
 /// `name` or `name.gz` in the directory.
@@ -154,9 +141,6 @@ mod tests {
         write(dir.path(), (2, 2, 3), &[1, 9]);
         let d = read(dir.path()).expect("a good data set");
         assert_eq!((d.len(), d.image(1), d.labels[1]), (2, &[6, 7, 8, 9, 10, 11][..], 9));
-        let n = d.normalisation();
-        assert!((n.mean * 255.0 - 5.5).abs() < 1e-5 && (n.std * 255.0 - 3.452_05).abs() < 1e-4, "{n:?}");
-
         write(dir.path(), (2, 2, 3), &[1, 10]);
         let m = read(dir.path()).unwrap_err();
         assert_eq!(m, "t10k-labels-idx1-ubyte: expected labels below 10, found 10 at offset 9");

@@ -72,6 +72,10 @@ impl Memory {
         }
         Ok(())
     }
+    /// All of an arena.
+    pub fn whole(&self, arena: ArenaId) -> Place {
+        Place { arena, offset: 0, len: self.len(arena) }
+    }
     /// Elements of an arena.
     pub fn len(&self, arena: ArenaId) -> usize {
         match &self.arenas[arena.0] {

@@ -1,0 +1,73 @@
+//! Measuring a model on labelled images.
+
+use super::model::{Model, largest};
+use crate::data::Loader;
+use crate::error::{Error, Result};
+use std::time::Instant;
+
+/// How a model does on a data set.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluation {
+    /// Mean cross-entropy, without label smoothing.
+    pub loss: f64,
+    /// Share classified rightly.
+    pub accuracy: f64,
+    /// How often images of a class (row) were taken for a class (column).
+    pub confusion: Vec<Vec<usize>>,
+    /// Class and probability given to each image, in the data set's order.
+    pub predictions: Vec<(u8, f32)>,
+    /// Images a second.
+    pub images_per_second: f64,
+}
+
+/// Runs the model over all images of the loader, in inference mode.
+pub fn evaluate(model: &mut Model<'_>, loader: &Loader) -> Result<Evaluation> {
+    let mut feed = loader.start(0, 0);
+    let begin = Instant::now();
+    let (mut loss, mut right) = (0.0, 0);
+    let mut confusion = Vec::new();
+    let mut predictions = Vec::with_capacity(loader.data.len());
+    while let Some(batch) = feed.next_batch() {
+        let (logits, classes) = model.infer(&batch)?;
+        confusion.resize(classes, vec![0; classes]);
+        for (row, &label) in logits.chunks_exact(classes).zip(&batch.labels) {
+            let label = label as usize;
+            let log_sum = log_sum_exp(row);
+            let predicted = largest(row);
+            loss += log_sum - f64::from(row[label]);
+            right += usize::from(predicted == label);
+            confusion[label][predicted] += 1;
+            predictions.push((predicted as u8, libm::exp(f64::from(row[predicted]) - log_sum) as f32));
+        }
+        feed.give_back(batch);
+    }
+    let n = loader.data.len() as f64;
+    if predictions.len() < loader.data.len() {
+        return Err(Error::Device("preparing the test images failed".to_owned()));
+    }
+    Ok(Evaluation {
+        loss: loss / n,
+        accuracy: right as f64 / n,
+        confusion,
+        predictions,
+        images_per_second: n / begin.elapsed().as_secs_f64().max(1e-9),
+    })
+}
+
+/// `log(sum(exp(x)))`.
+fn log_sum_exp(row: &[f32]) -> f64 {
+    let most = row.iter().fold(f32::NEG_INFINITY, |m, &x| m.max(x));
+    let most = f64::from(most);
+    most + libm::log(row.iter().map(|&x| libm::exp(f64::from(x) - most)).sum::<f64>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_sum_exp_is_safe() {
+        assert!((log_sum_exp(&[0.0, 0.0]) - 2f64.ln()).abs() < 1e-12);
+        assert!((log_sum_exp(&[1000.0, 1000.0]) - 1000.0 - 2f64.ln()).abs() < 1e-9);
+    }
+}

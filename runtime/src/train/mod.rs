@@ -1,0 +1,112 @@
+//! Training and evaluation of a recipe.
+//!
+//! A run is a function of spec, settings, data and device: order, augmentation, dropout and initial values are keyed by the seed and by
+//! where they are used, so a run that is stopped and resumed ends with the bits of one that was not.
+
+mod evaluate;
+pub mod metrics;
+mod model;
+mod optimizer;
+mod progress;
+mod run;
+pub mod schedule;
+mod settings;
+
+pub use evaluate::Evaluation;
+pub use run::train;
+pub use settings::{DataSettings, ItemCall, OptimizerSettings, Settings};
+
+use crate::checkpoint;
+use crate::data::{Dataset, Loader, Split};
+use crate::device::Device;
+use crate::driver::Source;
+use crate::error::Result;
+use foveate_compiler::check::Value;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What to train, and where to.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// The spec file.
+    pub spec: PathBuf,
+    /// Its recipe; `None` if it has only one.
+    pub recipe: Option<String>,
+    /// Settings that override the recipe's: `epochs`, `batch`, `optimizer.lr`, or an argument of the model (`depth`).
+    pub settings: Vec<(String, Value)>,
+    /// The data set's directory, instead of the recipe's.
+    pub data: Option<PathBuf>,
+    /// A device's name, see [`crate::device::NAMES`].
+    pub device: String,
+    /// Where checkpoints, metrics and the report go; made if it is not there.
+    pub out: PathBuf,
+    /// Go on from the newest checkpoint in `out`.
+    pub resume: bool,
+    /// Stop after so many steps in all, and save.
+    pub max_steps: Option<u64>,
+    /// Print nothing.
+    pub quiet: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    /// The report; none if the run stopped before its first evaluation.
+    pub report: Option<PathBuf>,
+    /// The trained tensors, if training came to its end.
+    pub weights: Option<PathBuf>,
+    /// The last checkpoint.
+    pub checkpoint: Option<PathBuf>,
+    /// Steps in all.
+    pub steps: u64,
+    /// Whole epochs in all.
+    pub epochs: usize,
+    /// Steps of this run.
+    pub steps_now: u64,
+    /// Share of the test images classified rightly, at the last evaluation of this run.
+    pub test_accuracy: Option<f64>,
+    /// Cross-entropy on the test images.
+    pub test_loss: Option<f64>,
+    /// Number of trained numbers.
+    pub parameters: usize,
+    /// Seconds of training, those of resumed runs together.
+    pub seconds: f64,
+    /// Seconds from the call to the end of the first step of this run.
+    pub first_step_seconds: f64,
+    /// Whether a person stopped it before its end.
+    pub interrupted: bool,
+}
+
+/// What to evaluate.
+#[derive(Clone, Debug)]
+pub struct EvalOptions {
+    /// The spec file.
+    pub spec: PathBuf,
+    /// Its recipe, which names the model and the data; `None` if it has only one.
+    pub recipe: Option<String>,
+    /// Settings that override the recipe's.
+    pub settings: Vec<(String, Value)>,
+    /// A safetensors file, a checkpoint, or a directory of checkpoints.
+    pub weights: PathBuf,
+    /// The data set's directory, instead of the recipe's.
+    pub data: Option<PathBuf>,
+    /// A device's name.
+    pub device: String,
+}
+
+/// Runs a trained model over the test images.
+pub fn eval(options: &EvalOptions) -> Result<Evaluation> {
+    let source = Source::load(&options.spec)?;
+    let settings = Settings::resolve(&source, &options.spec, options.recipe.as_deref(), &options.settings)?;
+    let device = Device::open(&options.device)?;
+    let (path, tensors) = checkpoint::read_model(&options.weights)?;
+    let directory = options.data.as_ref().unwrap_or(&settings.data.path);
+    let d = &settings.data;
+    let data = Dataset::read_idx(directory, Split::Test, d.rows, d.cols, d.classes)?;
+    let batch = run::even_batch(data.len(), settings.batch);
+    let mut model = model::Model::for_inference(&source, &settings, &device, batch)?;
+    model.load(&path, &tensors)?;
+    let loader = Loader { data: Arc::new(data), norm: d.normalisation, batch, seed: settings.seed, augment: None };
+    evaluate::evaluate(&mut model, &loader)
+}
