@@ -89,8 +89,7 @@ impl Source {
         inputs: &[(String, Vec<usize>)],
         params: &[(String, Vec<usize>)],
     ) -> Result<Vec<(String, Value)>> {
-        let _ = (item, inputs, params);
-        Ok(settings.to_vec())
+        self.spec.infer(item, settings, inputs, params).map_err(|d| self.error(&[*d]))
     }
 
     /// Lowers an item to the index IR.

@@ -91,7 +91,7 @@ pub fn verify(options: &VerifyOptions) -> Result<Verification> {
     let item = options.item.as_deref();
     let mut settings = source.infer(item, &options.settings, &shapes(&reference.inputs), &shapes(&reference.params))?;
     let batch = reference.inputs.iter().find_map(|(_, t)| t.shape.first().copied()).unwrap_or(1);
-    for name in source.spec.parameters(item).map_err(|d| source.error(&[*d]))? {
+    for name in source.spec.arguments(item).map_err(|d| source.error(&[*d]))? {
         if name.contains("drop") && !options.settings.iter().any(|(n, _)| *n == name) {
             settings.retain(|(n, _)| *n != name);
             settings.push((name, Value::Float(0.0)));

@@ -42,7 +42,7 @@ recipe tiny {
     epochs: 4
     batch: 16
     seed: 3
-    optimizer: AdamW(lr: 1e-2, weight_decay: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8)
+    optimizer: AdamW(lr: 3e-2, weight_decay: 0.01, beta1: 0.9, beta2: 0.999, eps: 1e-8)
     clip: 1.0
     schedule { warmup_epochs: 1, final_lr: 1e-4 }
     weights { cross_entropy: 1, size { peak: 0.001, warmup_epochs: 1, decay: cosine } }
@@ -172,7 +172,8 @@ fn mistakes_are_told() {
     let resume = TrainOptions { resume: true, ..good.clone() };
     assert!(message(&resume).contains("there is no checkpoint to resume from"), "{}", message(&resume));
     run(&good);
-    let other = TrainOptions { settings: vec![("epochs".to_owned(), Value::Int(9))], ..resume.clone() };
+    let mut other = resume.clone();
+    other.settings.push(("epochs".to_owned(), Value::Int(9)));
     assert!(message(&other).contains("was 4 in the checkpoint and is 9 now"), "{}", message(&other));
 
     let nowhere = TrainOptions { data: Some(place.out("none")), ..good.clone() };

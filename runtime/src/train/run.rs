@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn batches_that_divide_are_preferred() {
-        assert_eq!(even_batch(2000, 64), 80);
+        assert_eq!(even_batch(2000, 64), 50);
         assert_eq!(even_batch(10_000, 100), 100);
         assert_eq!(even_batch(1009, 64), 64);
         assert_eq!(even_batch(10, 64), 10);

@@ -109,7 +109,7 @@ impl Settings {
         flat.check_keys()?;
         let mut model = flat.item("model")?;
         let mut loss = flat.item("loss")?;
-        let parameters = |item: &ItemCall| source.spec.parameters(Some(&item.name)).map_err(|d| source.error(&[*d]));
+        let parameters = |item: &ItemCall| source.spec.arguments(Some(&item.name)).map_err(|d| source.error(&[*d]));
         let (of_model, of_loss) = (parameters(&model)?, parameters(&loss)?);
         for (name, value) in overrides {
             if is_key(name) {
