@@ -104,6 +104,17 @@ pub(crate) enum Compiled {
     Kernel(foveate_codegen::CompiledKernel),
 }
 
+impl Compiled {
+    /// The kernel's name.
+    pub fn name(&self) -> &str {
+        match self {
+            Compiled::Loops(k) => &k.name,
+            #[cfg(feature = "kernels")]
+            Compiled::Kernel(k) => k.name(),
+        }
+    }
+}
+
 #[cfg(feature = "kernels")]
 fn kernels(name: &str) -> Result<Device> {
     let backend: Backend = name.parse().map_err(Error::Device)?;

@@ -5,6 +5,7 @@ use crate::device::{Compiled, Device};
 use crate::error::{Error, Result};
 use foveate_compiler::ir::Elem;
 use foveate_compiler::loops::eval::{self, BufferData};
+use std::time::{Duration, Instant};
 
 /// Elements (of 4 bytes) that tensors in an arena are aligned to: 256 bytes, which every device accepts.
 pub const ALIGN: usize = 64;
@@ -28,6 +29,8 @@ pub struct Place {
 pub struct Memory {
     device: Device,
     arenas: Vec<Storage>,
+    /// Name and time of every launch, while they are measured.
+    times: Option<Vec<(String, Duration)>>,
 }
 
 enum Storage {
@@ -45,7 +48,7 @@ pub(super) const SCRATCH: ArenaId = ArenaId(0);
 impl Memory {
     /// No memory yet.
     pub fn new(device: Device) -> Result<Memory> {
-        let mut memory = Memory { device, arenas: Vec::new() };
+        let mut memory = Memory { device, arenas: Vec::new(), times: None };
         let scratch = memory.add(ALIGN)?;
         debug_assert_eq!(scratch, SCRATCH);
         Ok(memory)
@@ -177,8 +180,28 @@ impl Memory {
         }
     }
 
+    /// Measures every launch from now on; each is waited for.
+    pub fn measure(&mut self) {
+        self.times = Some(Vec::new());
+    }
+    /// Name and time of every launch since [`Memory::measure`]; no more are measured.
+    pub fn measured(&mut self) -> Vec<(String, Duration)> {
+        self.times.take().unwrap_or_default()
+    }
+
     /// Runs a kernel on tensors of the arenas.
     pub(super) fn launch(&mut self, kernel: &Compiled, places: &[Place]) -> Result<()> {
+        if self.times.is_none() {
+            return self.run(kernel, places);
+        }
+        let begin = Instant::now();
+        self.run(kernel, places)?;
+        self.device.sync()?;
+        let time = (kernel.name().to_owned(), begin.elapsed());
+        self.times.iter_mut().for_each(|times| times.push(time.clone()));
+        Ok(())
+    }
+    fn run(&mut self, kernel: &Compiled, places: &[Place]) -> Result<()> {
         match kernel {
             Compiled::Loops(k) => {
                 let mut buffers = Vec::with_capacity(places.len());

@@ -7,12 +7,14 @@ mod evaluate;
 pub mod metrics;
 mod model;
 mod optimizer;
+mod profile;
 mod progress;
 mod run;
 pub mod schedule;
 mod settings;
 
 pub use evaluate::Evaluation;
+pub use profile::{KernelTime, Profile, profile};
 pub use run::train;
 pub use settings::{DataSettings, ItemCall, OptimizerSettings, Settings};
 

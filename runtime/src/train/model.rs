@@ -13,6 +13,7 @@ use foveate_compiler::grad::Seeds;
 use foveate_compiler::ir::{ArgRole, Program, ResultRole};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
+use std::time::Duration;
 
 /// A model in a device's memory, with the programs that train and run it, one a batch size.
 pub struct Model<'a> {
@@ -36,6 +37,8 @@ pub struct Model<'a> {
     pub kernels: (usize, usize),
     /// Bytes of its temporaries.
     pub scratch_bytes: usize,
+    /// The stages of its compilation with their times.
+    pub stages: Vec<(&'static str, Duration)>,
 }
 
 /// Memory that only training needs.
@@ -130,6 +133,7 @@ impl<'a> Model<'a> {
             inference: HashMap::new(),
             kernels: (0, 0),
             scratch_bytes: 0,
+            stages: compiled.stages.clone(),
         };
         model.initialise()?;
         Ok(model)

@@ -1,0 +1,118 @@
+//! Where the time of a training step goes.
+
+use super::TrainOptions;
+use super::model::Model;
+use super::optimizer::Optimizer;
+use super::settings::Settings;
+use crate::data::{Dataset, Loader, Split};
+use crate::device::Device;
+use crate::driver::Source;
+use crate::error::{Error, Result};
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Steps that are measured, after one that compiles and one that warms up.
+const STEPS: usize = 5;
+
+/// Where the time of a training step goes.
+#[derive(Clone, Debug, Serialize)]
+pub struct Profile {
+    /// Seconds of each stage up to the first step, and of that step, which waits for the kernels' compilation.
+    pub stages: Vec<(String, f64)>,
+    /// Milliseconds of a step, measuring included.
+    pub step_ms: f64,
+    /// Images a second at that rate.
+    pub images_per_second: f64,
+    /// Milliseconds of a step in kernels.
+    pub kernel_ms: f64,
+    /// The kernels, the longest first.
+    pub kernels: Vec<KernelTime>,
+}
+
+/// The launches of kernels of one name.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelTime {
+    /// The name.
+    pub name: String,
+    /// Launches a step.
+    pub launches: usize,
+    /// Milliseconds a step.
+    pub ms: f64,
+}
+
+/// Measures the kernels of a recipe's training step on its first batches. Nothing is written.
+pub fn profile(options: &TrainOptions) -> Result<Profile> {
+    let mut stages = Vec::new();
+    let mut clock = Instant::now();
+    let mut lap = |name: &str, stages: &mut Vec<(String, f64)>| {
+        stages.push((name.to_owned(), clock.elapsed().as_secs_f64()));
+        clock = Instant::now();
+    };
+    let source = Source::load(&options.spec)?;
+    let settings = Settings::resolve(&source, &options.spec, options.recipe.as_deref(), &options.settings)?;
+    let device = Device::open(&options.device)?;
+    lap("read the spec", &mut stages);
+    let directory = options.data.as_ref().unwrap_or(&settings.data.path);
+    let d = &settings.data;
+    let data = Dataset::read_idx(directory, Split::Train, d.rows, d.cols, d.classes)?;
+    let loader = Loader {
+        data: Arc::new(data),
+        norm: d.normalisation,
+        batch: settings.batch,
+        seed: settings.seed,
+        augment: Some(settings.augment),
+    };
+    lap("read the data", &mut stages);
+    let mut model = Model::for_training(&source, &settings, &device)?;
+    stages.extend(model.stages.iter().map(|(name, t)| ((*name).to_owned(), t.as_secs_f64())));
+    let within: f64 = model.stages.iter().map(|(_, t)| t.as_secs_f64()).sum();
+    lap("make memory, begin to compile kernels", &mut stages);
+    if let Some(last) = stages.last_mut() {
+        last.1 -= within;
+    }
+    let grads = model.grad_arena().ok_or_else(|| Error::Device("the model has no memory for gradients".to_owned()))?;
+    let (params, decay) = (model.param_arena, model.decay_mask());
+    let optimizer = Optimizer::new(&source, &settings.optimizer, &mut model.memory, params, grads, decay)?;
+    lap("compile the optimizer", &mut stages);
+
+    let weights: Vec<f64> = settings.weights.iter().map(|(_, w)| w.peak).collect();
+    let mut feed = loader.start(0, 0);
+    let mut images = 0;
+    let mut measured = Instant::now();
+    for step in 0..STEPS + 2 {
+        let Some(batch) = feed.next_batch() else { break };
+        if step == 2 {
+            model.memory.measure();
+            measured = Instant::now();
+            images = 0;
+        }
+        model.step(&batch, step as u64, &weights)?;
+        optimizer.update(&mut model.memory, step as u64 + 1, settings.lr.peak)?;
+        images += batch.labels.len();
+        feed.give_back(batch);
+        if step == 0 {
+            lap("first step", &mut stages);
+        }
+    }
+    let seconds = measured.elapsed().as_secs_f64();
+    let mut by_name: HashMap<String, (usize, f64)> = HashMap::new();
+    for (name, time) in model.memory.measured() {
+        let entry = by_name.entry(name).or_default();
+        entry.0 += 1;
+        entry.1 += time.as_secs_f64();
+    }
+    let mut kernels: Vec<KernelTime> = by_name
+        .into_iter()
+        .map(|(name, (n, t))| KernelTime { name, launches: n / STEPS, ms: 1e3 * t / STEPS as f64 })
+        .collect();
+    kernels.sort_by(|a, b| b.ms.total_cmp(&a.ms).then_with(|| a.name.cmp(&b.name)));
+    Ok(Profile {
+        stages,
+        step_ms: 1e3 * seconds / STEPS as f64,
+        images_per_second: images as f64 / seconds,
+        kernel_ms: kernels.iter().map(|k| k.ms).sum(),
+        kernels,
+    })
+}

@@ -1,0 +1,168 @@
+//! Items of the specs against the golden tensors, on the interpreter and on compiled kernels; and what is refused.
+
+use foveate_compiler::check::Value;
+use foveate_runtime::checkpoint::{Data, Tensor, Tensors};
+use foveate_runtime::device::Device;
+use foveate_runtime::verify::{Verification, VerifyOptions, verify};
+use std::path::{Path, PathBuf};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn golden(name: &str) -> PathBuf {
+    root().join("tests/golden/ops").join(format!("{name}.safetensors"))
+}
+
+/// What `foveate verify SPEC:ITEM --against AGAINST --set ...` does.
+fn options(spec: &str, item: &str, against: &Path, set: &str, device: &str) -> VerifyOptions {
+    let setting = |s: &str| {
+        let (name, value) = s.split_once('=').expect("NAME=VALUE");
+        (name.to_owned(), Value::parse(value).expect("a value"))
+    };
+    VerifyOptions {
+        spec: root().join("specs").join(spec),
+        item: Some(item.to_owned()),
+        against: against.to_owned(),
+        settings: set.split_whitespace().map(setting).collect(),
+        device: device.to_owned(),
+        rtol: None,
+        grad_rtol: None,
+        only: None,
+    }
+}
+
+fn passes(options: &VerifyOptions) -> Verification {
+    let name = format!("{} on {}", options.against.display(), options.device);
+    let found = verify(options).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let missed: Vec<String> = found.rows.iter().filter(|r| !r.pass).map(|r| format!("{r:?}")).collect();
+    assert!(found.pass && missed.is_empty(), "{name}:\n{}", missed.join("\n"));
+    found
+}
+
+/// All golden files of an item, with the default bounds, on every device.
+fn all(spec: &str, item: &str, cases: &[(&str, &str)]) {
+    for device in ["interpreter", "cpu"] {
+        if Device::open(device).is_err() {
+            continue;
+        }
+        for (name, set) in cases {
+            let found = passes(&options(spec, item, &golden(name), set, device));
+            let has = |kind: &str| found.rows.iter().any(|r| r.tensor.starts_with(kind));
+            assert!(has("output/") && has("grad/"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn spatial_prior_attention() {
+    let cases = [("sp_sa_5x5", "H=3 grid=5x5"), ("sp_sa_14x14", "H=6 grid=14x14 qkv_bias=true")];
+    all("attention/sp_sa.fov", "SpatialPriorAttention", &cases);
+}
+
+#[test]
+fn central_attention() {
+    let cases = [
+        ("central_5x7_k3", "H=2 grid=5x7 k=3"),
+        ("central_6x6_k5", "H=4 grid=6x6 k=5"),
+        ("central_14x14_k3", "H=2 grid=14x14 k=3"),
+    ];
+    all("attention/mcsa.fov", "CentralAttention", &cases);
+}
+
+#[test]
+fn vicinity_attention() {
+    let cases = [
+        ("vicinity_sum_4x6", "H=2 grid=4x6 form=sum"),
+        ("vicinity_prod_4x6", "H=2 grid=4x6 form=product"),
+        ("vicinity_sum_14x14", "H=2 grid=14x14 form=sum r=2"),
+    ];
+    all("attention/vicinity.fov", "VicinityAttention", &cases);
+}
+
+#[test]
+fn spatial_entropy() {
+    let cases = [("spatial_entropy_noise", "H=3 grid=14x14"), ("spatial_entropy_smooth", "H=3 grid=14x14")];
+    all("losses/spatial_entropy.fov", "SpatialEntropy", &cases);
+}
+
+const MCSA: (&str, &str, &str) = ("attention/mcsa.fov", "CentralAttention", "H=2 grid=5x7");
+
+fn message(against: &Path, set: &str) -> String {
+    let o = options(MCSA.0, MCSA.1, against, set, "interpreter");
+    verify(&o).err().map(|e| e.to_string()).unwrap_or_default()
+}
+
+/// A copy of a golden file, changed.
+fn changed(change: impl FnOnce(&mut Vec<(String, Tensor)>)) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let original = Tensors::read(&golden("central_5x7_k3")).expect("readable");
+    let mut list: Vec<(String, Tensor)> = original.iter().map(|(n, t)| (n.clone(), t.clone())).collect();
+    change(&mut list);
+    let mut out = Tensors::default();
+    for (name, tensor) in list {
+        out.insert(name, tensor);
+    }
+    let path = dir.path().join("changed.safetensors");
+    out.write(&path).expect("writable");
+    (dir, path)
+}
+
+#[test]
+fn wrong_numbers_miss() {
+    let (_dir, path) = changed(|list| {
+        for (name, tensor) in list {
+            if let ("grad/x", Data::F32(data)) = (name.as_str(), &mut tensor.data) {
+                data[3] += 1.0;
+            }
+        }
+    });
+    let found = verify(&options(MCSA.0, MCSA.1, &path, MCSA.2, "interpreter")).expect("comparable");
+    let missed: Vec<&str> = found.rows.iter().filter(|r| !r.pass).map(|r| r.tensor.as_str()).collect();
+    assert_eq!((found.pass, missed), (false, vec!["grad/x"]));
+}
+
+#[test]
+fn wrong_tensors_are_told() {
+    let (_dir, path) = changed(|list| list.retain(|(n, _)| n != "param/kv_proj.weight"));
+    assert!(message(&path, MCSA.2).contains("kv_proj.weight"), "{}", message(&path, MCSA.2));
+    let (_dir, path) = changed(|list| {
+        let extra = Tensor { shape: vec![2], data: Data::F32(vec![1.0, 2.0]) };
+        list.push(("param/extra".to_owned(), extra.clone()));
+    });
+    assert!(message(&path, MCSA.2).contains("extra"), "{}", message(&path, MCSA.2));
+    let (_dir, path) = changed(|list| {
+        let extra = Tensor { shape: vec![2], data: Data::F32(vec![1.0, 2.0]) };
+        list.push(("output/z".to_owned(), extra));
+    });
+    let text = message(&path, MCSA.2);
+    assert!(text.contains("`output/z`: the item has no such result") && text.contains("--only"), "{text}");
+    let mut only = options(MCSA.0, MCSA.1, &path, MCSA.2, "interpreter");
+    only.only = Some("y".to_owned());
+    assert_eq!(verify(&only).map(|v| v.rows.len()).ok(), Some(1));
+}
+
+#[test]
+fn wrong_sizes_are_told() {
+    let path = golden("central_5x7_k3");
+    let text = message(&path, "H=2 grid=5x7 C=12");
+    assert!(text.contains("`C`") && text.contains("12"), "{text}");
+    let text = message(&path, "H=2 grid=6x7");
+    assert!(text.contains("input/x") && text.contains("expected shape"), "{text}");
+    let text = message(&path, "H=2 gird=5x7");
+    assert!(text.contains("gird"), "{text}");
+    let nowhere = message(Path::new("no/such.safetensors"), MCSA.2);
+    assert!(nowhere.contains("no/such.safetensors"), "{nowhere}");
+}
+
+#[test]
+fn damaged_files_are_told() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("cut.safetensors");
+    let whole = std::fs::read(golden("central_5x7_k3")).expect("readable");
+    for len in [0, 7, 100, whole.len() - 1] {
+        std::fs::write(&path, &whole[..len]).expect("writable");
+        let text = message(&path, MCSA.2);
+        assert!(text.contains("cut.safetensors"), "{len}: {text}");
+    }
+}
