@@ -184,7 +184,11 @@ impl<'a> Walk<'a> {
             }
         }
         for member in &module.members {
-            let mut divisors = |e: &Expr| divisors(e, &mut |name| drop(lengths.remove(name)));
+            let mut divisors = |e: &Expr| {
+                divisors(e, &mut |name| {
+                    lengths.remove(name);
+                })
+            };
             match member {
                 Member::Require { cond, .. } => divisors(cond),
                 Member::Let { value, .. } => divisors(value),

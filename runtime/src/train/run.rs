@@ -103,8 +103,8 @@ impl Trainer<'_> {
         let total = (self.settings.epochs * per_epoch) as u64;
         let stop = self.options.max_steps.unwrap_or(u64::MAX).min(total);
         let progress = Progress::new(self.settings.epochs, total, self.state.step, self.options.quiet);
-        progress.say(&self.headline(train, test));
         let interrupt = Interrupt::new()?;
+        progress.say(&self.headline(train, test));
         let first_step = self.state.step;
         let mut first_step_seconds = None;
         let clock = Instant::now();
