@@ -106,9 +106,14 @@ pub fn eval(options: &EvalOptions) -> Result<Evaluation> {
     let directory = options.data.as_ref().unwrap_or(&settings.data.path);
     let d = &settings.data;
     let data = Dataset::read_idx(directory, Split::Test, d.rows, d.cols, d.classes)?;
-    let batch = run::even_batch(data.len(), settings.batch);
-    let mut model = model::Model::for_inference(&source, &settings, &device, batch)?;
+    let mut model = model::Model::for_inference(&source, &settings, &device)?;
     model.load(&path, &tensors)?;
-    let loader = Loader { data: Arc::new(data), norm: d.normalisation, batch, seed: settings.seed, augment: None };
+    let loader = Loader {
+        data: Arc::new(data),
+        norm: d.normalisation,
+        batch: settings.batch,
+        seed: settings.seed,
+        augment: None,
+    };
     evaluate::evaluate(&mut model, &loader)
 }

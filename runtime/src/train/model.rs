@@ -32,7 +32,7 @@ pub struct Model<'a> {
     state_arena: ArenaId,
     training: Option<Training>,
     steps: HashMap<(usize, Vec<String>), Bound>,
-    inference: HashMap<usize, Bound>,
+    inference: Option<Bound>,
     /// Number of distinct kernels and of launches of the program that was compiled first.
     pub kernels: (usize, usize),
     /// Bytes of its temporaries.
@@ -93,17 +93,13 @@ impl<'a> Model<'a> {
     }
 
     /// A model to run and not to train.
-    pub fn for_inference(
-        source: &'a Source,
-        settings: &'a Settings,
-        device: &Device,
-        batch: usize,
-    ) -> Result<Model<'a>> {
+    pub fn for_inference(source: &'a Source, settings: &'a Settings, device: &Device) -> Result<Model<'a>> {
+        let batch = settings.batch;
         let compiled = compile_inference(source, &settings.model, device, batch)?;
         let mut model = Model::with_memory(source, settings, device, &compiled)?;
         let program = model.bind(&compiled, batch)?;
         model.count(&compiled, &program);
-        model.inference.insert(batch, program);
+        model.inference = Some(program);
         Ok(model)
     }
 
@@ -130,7 +126,7 @@ impl<'a> Model<'a> {
             state_arena,
             training: None,
             steps: HashMap::new(),
-            inference: HashMap::new(),
+            inference: None,
             kernels: (0, 0),
             scratch_bytes: 0,
             stages: compiled.stages.clone(),
@@ -250,18 +246,26 @@ impl<'a> Model<'a> {
         Ok(StepResult { losses: all, loss, right, left_out: Vec::new() })
     }
 
-    /// The logits of a batch in inference mode, and the number of classes.
+    /// The logits of a batch in inference mode, and the number of classes. One program serves all batches: those with fewer images than a
+    /// full one are filled up with zeros.
     pub fn infer(&mut self, batch: &Batch) -> Result<(Vec<f32>, usize)> {
-        let size = batch.labels.len();
-        if !self.inference.contains_key(&size) {
-            let compiled = compile_inference(self.source, &self.settings.model, self.memory.device(), size)?;
-            let program = self.bind(&compiled, size)?;
-            self.inference.insert(size, program);
-        }
-        let program = &self.inference[&size];
-        program.feed(&mut self.memory, batch, self.settings.seed, 0)?;
-        program.session.run(&mut self.memory)?;
-        Ok((self.memory.read_f32(program.logits)?, program.classes))
+        let (size, given) = (self.settings.batch, batch.labels.len());
+        let program = match self.inference.take() {
+            Some(program) => program,
+            None => {
+                let compiled = compile_inference(self.source, &self.settings.model, self.memory.device(), size)?;
+                self.bind(&compiled, size)?
+            }
+        };
+        let mut full = Batch { images: batch.images.clone(), labels: batch.labels.clone() };
+        full.images.resize(batch.images.len() / given.max(1) * size, 0.0);
+        full.labels.resize(size, 0);
+        let logits = program.infer(&mut self.memory, &full, self.settings.seed);
+        let classes = program.classes;
+        self.inference = Some(program);
+        let mut logits = logits?;
+        logits.truncate(given * classes);
+        Ok((logits, classes))
     }
 
     /// Binds a program to the model's memory and finds its inputs and its logits.
@@ -310,6 +314,11 @@ impl<'a> Model<'a> {
 }
 
 impl Bound {
+    fn infer(&self, memory: &mut Memory, batch: &Batch, seed: u64) -> Result<Vec<f32>> {
+        self.feed(memory, batch, seed, 0)?;
+        self.session.run(memory)?;
+        memory.read_f32(self.logits)
+    }
     fn feed(&self, memory: &mut Memory, batch: &Batch, seed: u64, step: u64) -> Result<()> {
         memory.write(self.image, &Data::F32(batch.images.clone()))?;
         if let Some(target) = self.target {

@@ -44,16 +44,15 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     let (train_data, test_data) =
         reader.join().map_err(|_| Error::Device("reading the data set failed".to_owned()))??;
 
-    let loader = |data: Dataset, batch, augment| Loader {
+    let loader = |data: Dataset, augment| Loader {
         data: Arc::new(data),
         norm: settings.data.normalisation,
-        batch,
+        batch: settings.batch,
         seed: settings.seed,
         augment,
     };
-    let test_batch = even_batch(test_data.len(), settings.batch);
-    let train_loader = loader(train_data, settings.batch, Some(settings.augment));
-    let test_loader = loader(test_data, test_batch, None);
+    let train_loader = loader(train_data, Some(settings.augment));
+    let test_loader = loader(test_data, None);
 
     let mut trainer = Trainer {
         options,
@@ -327,12 +326,6 @@ fn make_writable(out: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A batch size near `wanted` that divides `n` if there is one, so that one program serves all batches.
-pub fn even_batch(n: usize, wanted: usize) -> usize {
-    let near = (wanted.div_ceil(2)..=2 * wanted).rev();
-    near.filter(|&b| n.is_multiple_of(b)).min_by_key(|&b| b.abs_diff(wanted)).unwrap_or(wanted).min(n.max(1))
-}
-
 /// Whether a person asked to stop. The first Ctrl-C asks; a second one ends the process at once.
 struct Interrupt {
     flag: Arc<AtomicBool>,
@@ -359,18 +352,5 @@ impl Drop for Interrupt {
         self.ids.drain(..).for_each(|id| {
             signal_hook::low_level::unregister(id);
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_that_divide_are_preferred() {
-        assert_eq!(even_batch(2000, 64), 50);
-        assert_eq!(even_batch(10_000, 100), 100);
-        assert_eq!(even_batch(1009, 64), 64);
-        assert_eq!(even_batch(10, 64), 10);
     }
 }
