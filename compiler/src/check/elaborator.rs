@@ -22,7 +22,7 @@ use crate::lower::forward::Frame;
 pub(crate) const MAX_ELEMENTS: i64 = 1 << 31;
 
 /// The most steps (expressions evaluated, statements unrolled) of one elaboration.
-pub(crate) const MAX_STEPS: usize = 3_000_000;
+pub(crate) const MAX_STEPS: usize = 2_000_000;
 
 /// The most diagnostics of one elaboration.
 const MAX_DIAGNOSTICS: usize = 50;

@@ -291,12 +291,12 @@ impl<'a> Walk<'a> {
     }
 
     fn submodule(&mut self, scope: &Scope<'a>, name: &Path, ctor: &ast::Name, args: &'a [ast::Arg], flat: bool) {
+        if self.elaborator.step(ctor.span).is_err() {
+            return;
+        }
         let Some(name) = self.name(scope, name) else { return };
         let Some((item, child)) = self.elaborator.spec.module(scope.item.file, &ctor.text) else { return };
-        let given = |at: usize| {
-            let by_name = args.iter().find(|a| a.name.as_ref().is_some_and(|n| n.text == child.params[at].name.text));
-            by_name.or_else(|| args.get(at).filter(|a| a.name.is_none())).map(|a| &a.value)
-        };
+        let given = |at: usize| given_argument(args, at, &child.params[at].name.text);
         let mut env = Env::default();
         for (at, param) in child.params.iter().enumerate() {
             let value = match given(at) {
@@ -342,6 +342,58 @@ impl<'a> Walk<'a> {
         let text = self.elaborator.path_text(&scope.env, path).ok()?;
         Some(format!("{}{text}", scope.prefix))
     }
+}
+
+/// The names of a module's arguments that something is divided by, in the module or in submodules that they are handed to.
+pub(super) fn divisors_of(spec: &Spec, r: ItemRef) -> HashSet<String> {
+    let mut known = HashMap::new();
+    collect_divisors(spec, r, &mut known);
+    known.remove(&r).unwrap_or_default()
+}
+
+fn collect_divisors(spec: &Spec, r: ItemRef, known: &mut HashMap<ItemRef, HashSet<String>>) {
+    // A module that contains itself has none of its own yet; that is an error found later.
+    if known.contains_key(&r) {
+        return;
+    }
+    known.insert(r, HashSet::new());
+    let ast::Item::Module(module) = spec.ast_item(r) else { return };
+    let mut out = HashSet::new();
+    let mut stack: Vec<&Member> = module.members.iter().collect();
+    while let Some(member) = stack.pop() {
+        let mut add = |e: &Expr| {
+            divisors(e, &mut |name| {
+                out.insert(name.to_owned());
+            });
+        };
+        match member {
+            Member::Require { cond, .. } => add(cond),
+            Member::Let { value, .. } | Member::Axis { def: AxisDef::Size(value), .. } => add(value),
+            Member::If { then, otherwise, .. } => stack.extend(then.iter().chain(otherwise)),
+            Member::For { body, .. } => stack.extend(body),
+            Member::Submodule { ctor, args, .. } => {
+                args.iter().for_each(|a| add(&a.value));
+                let Some((item, child)) = spec.module(r.file, &ctor.text) else { continue };
+                collect_divisors(spec, item, known);
+                let Some(inner) = known.get(&item) else { continue };
+                for (at, param) in child.params.iter().enumerate().filter(|(_, p)| inner.contains(&p.name.text)) {
+                    if let Some(value) = given_argument(args, at, &param.name.text) {
+                        names(value, &mut |name| {
+                            out.insert(name.to_owned());
+                        });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    known.insert(r, out);
+}
+
+/// The argument for a parameter, by name or by position.
+fn given_argument<'e>(args: &'e [ast::Arg], at: usize, name: &str) -> Option<&'e Expr> {
+    let by_name = args.iter().find(|a| a.name.as_ref().is_some_and(|n| n.text == name));
+    by_name.or_else(|| args.get(at).filter(|a| a.name.is_none())).map(|a| &a.value)
 }
 
 fn words(ty: &ParamType) -> Vec<&str> {

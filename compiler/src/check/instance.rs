@@ -1,5 +1,6 @@
 //! Modules with concrete arguments: their sizes, axes, submodules, parameters and states.
 
+use std::collections::HashSet;
 use std::rc::Rc;
 
 use foveate_dsl::Diagnostic;
@@ -7,10 +8,13 @@ use foveate_dsl::ast::{self, Arg, AxisDef, AxisRef, ExprKind, Member, Module, Pa
 
 use super::axes::{Axis, Kind};
 use super::elaborator::Elaborator;
-use super::report::{R, Reported, suggest};
+use super::report::{R, Reported, count, suggest};
 use super::spec::ItemRef;
 use super::statics::bare_name;
 use super::value::{Env, Static};
+
+/// The steps that a submodule, parameter or state counts for.
+const DECLARATION: usize = 20;
 
 /// A module with its arguments.
 #[derive(Debug)]
@@ -32,6 +36,8 @@ pub(crate) struct Instance<'a> {
     /// Parameters and states by name.
     pub slots: Vec<(String, Slot)>,
     pub forward: Option<&'a ast::Forward>,
+    /// The names of submodules and slots.
+    taken: HashSet<String>,
     /// Equal exactly for instances of one module with the same arguments.
     pub identity: String,
 }
@@ -97,6 +103,7 @@ impl<'a> Elaborator<'a> {
         ctor: &ast::Name,
         args: &[Arg],
         env: &Env,
+        name: &str,
         prefix: String,
         span: Span,
     ) -> R<Rc<Instance<'a>>> {
@@ -116,14 +123,14 @@ impl<'a> Elaborator<'a> {
             return self.fail(d);
         };
         let given = self.given(module, args, env)?;
-        self.trail.push((span, format!("in `{} = {}(...)`", prefix.trim_end_matches('.'), ctor.text)));
+        self.trail.push((span, format!("in `{name} = {}(...)`", ctor.text)));
         let out = self.instance(item, module, given, prefix, span);
         self.trail.pop();
         out
     }
 
     /// Evaluates arguments and assigns them to parameters.
-    fn given(&mut self, module: &'a Module, args: &[Arg], env: &Env) -> R<Vec<Option<(Static, Span)>>> {
+    pub(crate) fn given(&mut self, module: &'a Module, args: &[Arg], env: &Env) -> R<Vec<Option<(Static, Span)>>> {
         let mut given: Vec<Option<(Static, Span)>> = vec![None; module.params.len()];
         let mut ok = true;
         for (n, arg) in args.iter().enumerate() {
@@ -147,7 +154,12 @@ impl<'a> Elaborator<'a> {
                 None => {
                     let d = Diagnostic::error(
                         "E0402",
-                        format!("`{}` takes {} arguments, found {}", module.name.text, module.params.len(), args.len()),
+                        format!(
+                            "`{}` takes {}, found {}",
+                            module.name.text,
+                            count(module.params.len(), "argument"),
+                            args.len()
+                        ),
                     );
                     self.report(d.primary(arg.value.span, "this is one too many").note(signature(module)));
                     return Err(Reported);
@@ -220,6 +232,7 @@ impl<'a> Elaborator<'a> {
             submodules: Vec::new(),
             slots: Vec::new(),
             forward: None,
+            taken: HashSet::new(),
             identity,
         };
         let ok = self.members(&mut out, &module.members);
@@ -464,9 +477,9 @@ impl<'a> Elaborator<'a> {
             }
             Member::Submodule { name, ctor, args, flat, span } => {
                 let text = self.path_text(&out.env, name)?;
-                self.unused_name(out, &text, name.span)?;
+                self.take_name(out, &text, name.span)?;
                 let prefix = if *flat { out.prefix.clone() } else { format!("{}{text}.", out.prefix) };
-                let instance = self.submodule(out.item.file, ctor, args, &out.env.clone(), prefix, *span)?;
+                let instance = self.submodule(out.item.file, ctor, args, &out.env.clone(), &text, prefix, *span)?;
                 out.submodules.push((text, instance));
                 Ok(())
             }
@@ -517,9 +530,11 @@ impl<'a> Elaborator<'a> {
         }
     }
 
-    fn unused_name(&mut self, out: &Instance<'a>, name: &str, span: Span) -> R<()> {
-        let taken = out.submodules.iter().any(|(n, _)| n == name) || out.slots.iter().any(|(n, _)| n == name);
-        if taken {
+    /// Takes a name that no other submodule, parameter or state of the module has.
+    fn take_name(&mut self, out: &mut Instance<'a>, name: &str, span: Span) -> R<()> {
+        self.steps += DECLARATION;
+        self.step(span)?;
+        if !out.taken.insert(name.to_owned()) {
             let d = Diagnostic::error("E0107", format!("`{name}` is declared twice in `{}`", out.module.name.text));
             return self.fail(d.primary(span, "again here"));
         }
@@ -528,14 +543,14 @@ impl<'a> Elaborator<'a> {
 
     fn slot(
         &mut self,
-        out: &Instance<'a>,
+        out: &mut Instance<'a>,
         name: &str,
         place: Span,
         dims: &'a [AxisRef],
         state: bool,
         span: Span,
     ) -> R<Vec<Axis>> {
-        self.unused_name(out, name, place)?;
+        self.take_name(out, name, place)?;
         let dims = dims.iter().map(|d| self.axis(&out.env, d)).collect::<R<Vec<_>>>()?;
         self.elements(dims.iter(), span)?;
         if out.module.kind == ast::ModuleKind::Optimizer {

@@ -9,12 +9,16 @@ pub(crate) mod elaborator;
 mod infer;
 pub(crate) mod instance;
 mod recipe;
+mod recipe_settings;
 pub(crate) mod report;
+mod samples;
 pub(crate) mod spec;
 pub(crate) mod statics;
+mod unused;
 pub(crate) mod value;
 
 pub use instance::{Init, ParamDecl};
 pub use recipe::{Entry, EntryValue, Recipe};
+pub use samples::check;
 pub use spec::{Disk, Files, ItemInfo, Spec};
 pub use value::Value;

@@ -108,7 +108,7 @@ fn entries(from: &[RecipeEntry]) -> Result<Vec<Entry>, Box<Diagnostic>> {
 }
 
 /// The value of a constant as recipes have them.
-fn constant(e: &Expr) -> Result<Value, Box<Diagnostic>> {
+pub(super) fn constant(e: &Expr) -> Result<Value, Box<Diagnostic>> {
     let all = |parts: &[Expr]| parts.iter().map(constant).collect::<Result<Vec<_>, _>>();
     Ok(match &e.kind {
         ExprKind::Int(n) => Value::Int(*n),
@@ -123,7 +123,7 @@ fn constant(e: &Expr) -> Result<Value, Box<Diagnostic>> {
             None => return Err(no_constant(e)),
         },
         ExprKind::Unary { op: UnaryOp::Neg, operand } => match constant(operand)? {
-            Value::Int(n) => Value::Int(-n),
+            Value::Int(n) => Value::Int(n.saturating_neg()),
             Value::Float(x) => Value::Float(-x),
             _ => return Err(no_constant(e)),
         },

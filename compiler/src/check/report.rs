@@ -23,6 +23,11 @@ pub(crate) fn suggest<'n>(d: Diagnostic, name: &str, candidates: impl Iterator<I
     }
 }
 
+/// `1 input`, `2 inputs`.
+pub(crate) fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
 /// Edit distance, where a change of case counts as nothing but breaks ties against equality.
 fn distance(a: &str, b: &str) -> usize {
     let a: Vec<char> = a.chars().flat_map(char::to_lowercase).collect();

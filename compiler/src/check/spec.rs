@@ -175,6 +175,11 @@ impl Spec {
         }
     }
 
+    /// The number of the file itself.
+    pub(crate) fn root(&self) -> usize {
+        self.root
+    }
+
     /// The items of the file itself, as written.
     pub(crate) fn root_items(&self) -> &[ast::Item] {
         &self.files[self.root].tree.items
@@ -205,6 +210,20 @@ impl Spec {
             _ => None,
         }
     }
+}
+
+/// An item of the prelude that no file has imported.
+pub(crate) fn prelude_item(name: &str) -> Option<ast::Module> {
+    let (_, text) = PRELUDE.iter().find(|(_, text)| defined_names(text).any(|n| n == name))?;
+    parse(0, text).0.items.into_iter().find_map(|item| match item {
+        ast::Item::Module(m) if m.name.text == name => Some(m),
+        _ => None,
+    })
+}
+
+/// The names of the prelude's items.
+pub(crate) fn prelude_names() -> Vec<String> {
+    PRELUDE.iter().flat_map(|(_, text)| defined_names(text)).map(str::to_owned).collect()
 }
 
 fn item_name(item: &ast::Item) -> &ast::Name {
@@ -382,10 +401,6 @@ fn defined_names(text: &str) -> impl Iterator<Item = &str> {
         let rest = ["module ", "model ", "loss ", "optimizer ", "fn "].iter().find_map(|k| line.strip_prefix(k))?;
         rest.split('(').next()
     })
-}
-
-fn prelude_names() -> Vec<String> {
-    PRELUDE.iter().flat_map(|(_, text)| defined_names(text)).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

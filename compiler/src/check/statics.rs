@@ -158,8 +158,7 @@ impl Elaborator<'_> {
                 Pow => return Ok(Static::Float((x as f64).powf(y as f64))),
                 Div | FloorDiv | Mod if y == 0 => {
                     return self.fail(
-                        Diagnostic::error("E0303", "division by zero")
-                            .primary(span, format!("{} is 0 here", self.text(span))),
+                        Diagnostic::error("E0303", "division by zero").primary(span, "the right operand is 0 here"),
                     );
                 }
                 Div if x % y != 0 && value => return Ok(Static::Float(x as f64 / y as f64)),

@@ -1,6 +1,7 @@
 //! Compile-time values: what arguments, settings and recipes are made of.
 
 use std::fmt;
+use std::rc::Rc;
 
 use super::axes::Axis;
 
@@ -200,9 +201,9 @@ impl fmt::Display for Static {
     }
 }
 
-/// Names bound to compile-time values; a later binding of a name hides an earlier one.
+/// Names bound to compile-time values; a later binding of a name hides an earlier one. Cloning is cheap.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Env(Vec<(String, Static)>);
+pub(crate) struct Env(Rc<Vec<(String, Static)>>);
 
 impl Env {
     /// The value of a name.
@@ -211,7 +212,7 @@ impl Env {
     }
     /// Binds a name.
     pub fn bind(&mut self, name: &str, value: Static) {
-        self.0.push((name.to_owned(), value));
+        Rc::make_mut(&mut self.0).push((name.to_owned(), value));
     }
     /// All bound names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -227,6 +228,6 @@ impl Env {
     }
     /// Forgets all but the first bindings.
     pub fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
+        Rc::make_mut(&mut self.0).truncate(len);
     }
 }

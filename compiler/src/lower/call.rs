@@ -10,7 +10,7 @@ use super::forward::{Frame, result_name};
 use crate::check::axes::{Axis, shape};
 use crate::check::elaborator::Elaborator;
 use crate::check::instance::Instance;
-use crate::check::report::{R, Reported, suggest};
+use crate::check::report::{R, Reported, count, suggest};
 use crate::ir::{Arg as IrArg, ArgRole, Call, Components, Elem, FnResult, FuncId, ResultRole, Stmt, TensorId};
 
 /// A function of the program that may be called again.
@@ -153,10 +153,12 @@ impl<'a> Elaborator<'a> {
             };
             if at >= given.len() || given[at].is_some() {
                 let names: Vec<&str> = forward.inputs.iter().map(|i| i.name.text.as_str()).collect();
-                let d =
-                    Diagnostic::error("E0402", format!("`{name}` takes {} inputs, found {}", names.len(), args.len()))
-                        .primary(arg.value.span, "")
-                        .note(format!("the inputs of `{}` are {}", sub.module.name.text, names.join(", ")));
+                let d = Diagnostic::error(
+                    "E0402",
+                    format!("`{name}` takes {}, found {}", count(names.len(), "input"), args.len()),
+                )
+                .primary(arg.value.span, "")
+                .note(format!("the inputs of `{}` are {}", sub.module.name.text, names.join(", ")));
                 return self.fail(d);
             }
             let input = &forward.inputs[at].name.text;

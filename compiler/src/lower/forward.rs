@@ -12,7 +12,7 @@ use super::index::IndexVal;
 use crate::check::axes::{Axis, shape};
 use crate::check::elaborator::Elaborator;
 use crate::check::instance::Instance;
-use crate::check::report::{R, Reported};
+use crate::check::report::{R, Reported, count};
 use crate::check::value::{Env, Static};
 use crate::ir::{Clause, Elem, Expr, Index, Pred, VarId};
 
@@ -264,7 +264,7 @@ impl<'a> Elaborator<'a> {
         if views.len() != forward.results.len() {
             let d = Diagnostic::error(
                 "E0410",
-                format!("`forward` declares {} results, found {}", forward.results.len(), views.len()),
+                format!("`forward` declares {}, found {}", count(forward.results.len(), "result"), views.len()),
             );
             return self.fail(d.primary(span, ""));
         }
@@ -280,6 +280,13 @@ impl<'a> Elaborator<'a> {
             if instance.module.kind == ModuleKind::Loss && view.dims.is_empty() && view.batched {
                 *view = self.batch_mean(view, place);
             }
+        }
+        if instance.module.kind == ModuleKind::Loss && views.iter().all(|v| !v.dims.is_empty()) {
+            let place = forward.results.first().map_or(span, |r| r.span);
+            let d =
+                Diagnostic::error("E0223", format!("the loss `{}` has no scalar result", instance.module.name.text))
+                    .primary(place, "a loss is a number, `[]`");
+            return self.fail(d.help("sum it or take its mean: `loss[] = mean(c) ...`"));
         }
         self.frame.returned = Some(views);
         Ok(())

@@ -1,12 +1,13 @@
 //! Calls inside expressions: scalar functions of the language and of the spec, random numbers, submodules.
 
 use foveate_dsl::Diagnostic;
-use foveate_dsl::ast::{Arg, Expr as Ast, Path, Span};
+use foveate_dsl::ast::{Arg, Expr as Ast, Path, ScalarFn, Span};
 
 use super::expr::Val;
 use super::index::IndexVal;
 use crate::check::elaborator::Elaborator;
-use crate::check::report::{R, suggest};
+use crate::check::report::{self, R, suggest};
+use crate::check::spec::ItemRef;
 use crate::check::statics::static_function;
 use crate::check::value::Static;
 use crate::ir::{BinaryOp, Elem, Expr, Index, Node, UnaryOp};
@@ -88,6 +89,25 @@ impl<'a> Elaborator<'a> {
         }
     }
 
+    /// The value of a function's body at numbers, for what is wrong with it.
+    pub(crate) fn function_alone(&mut self, item: ItemRef, function: &'a ScalarFn) {
+        let mut values = Vec::new();
+        for arg in &function.args {
+            if values.iter().any(|(n, _)| *n == arg.text) {
+                let d = Diagnostic::error("E0107", format!("two arguments are called `{}`", arg.text));
+                self.report(d.primary(arg.span, "again here"));
+            }
+            let tensor = self.builder.function.new_tensor(arg.text.clone(), Elem::F32, Vec::new(), Some(arg.span));
+            values.push((arg.text.clone(), Val::Num(Expr::read(Elem::F32, tensor, Vec::new()))));
+        }
+        self.frame.arguments = Some(values);
+        self.frame.file = item.file;
+        self.open.push(item);
+        // What is wrong is among the diagnostics.
+        let _ = self.scalar(&function.body);
+        self.open.pop();
+    }
+
     pub(crate) fn unknown_function<T>(&mut self, name: &str, span: Span) -> R<T> {
         let file = self.spec.file(self.frame.file);
         let mut names: Vec<String> = FUNCTIONS.iter().map(|(n, _)| (*n).to_owned()).collect();
@@ -109,7 +129,10 @@ impl<'a> Elaborator<'a> {
             return self.fail(d);
         }
         if args.len() != count {
-            let d = Diagnostic::error("E0402", format!("`{name}` takes {count} arguments, found {}", args.len()));
+            let d = Diagnostic::error(
+                "E0402",
+                format!("`{name}` takes {}, found {}", report::count(count, "argument"), args.len()),
+            );
             return self.fail(d.primary(span, ""));
         }
         let values: Vec<R<Val>> = args.iter().map(|a| self.value(&a.value)).collect();

@@ -20,7 +20,8 @@ use crate::check::axes::Axis;
 use crate::check::elaborator::Elaborator;
 use crate::check::instance::Instance;
 use crate::check::report::{R, Reported, suggest};
-use crate::check::value::Static;
+use crate::check::spec::ItemRef;
+use crate::check::value::{Env, Static};
 use crate::check::{ParamDecl, Spec, Value};
 use crate::ir::{Elem, FnResult, FuncId, Program, ResultRole};
 use builder::View;
@@ -92,6 +93,7 @@ pub fn lower(
         let diagnostics = std::mem::take(&mut elaborator.diagnostics);
         match out {
             Ok(mut lowered) if !diagnostics.iter().any(Diagnostic::is_error) => {
+                lowered.program = finish::finish(lowered.program);
                 lowered.warnings = diagnostics;
                 Ok(lowered)
             }
@@ -115,15 +117,36 @@ pub(crate) fn on_a_large_stack<T: Send>(run: impl FnOnce() -> T + Send) -> T {
 
 impl<'a> Elaborator<'a> {
     fn program(&mut self, item: Option<&str>, settings: &[(String, Value)], options: &LowerOptions) -> R<Lowered> {
-        let r = match self.spec.find(item) {
-            Ok(r) => r,
-            Err(d) => return self.fail(*d),
-        };
+        match self.spec.find(item) {
+            Ok(r) => self.item(r, settings, options),
+            Err(d) => self.fail(*d),
+        }
+    }
+
+    /// The program of an item, with calls and bodies as they came about.
+    pub(crate) fn item(&mut self, r: ItemRef, settings: &[(String, Value)], options: &LowerOptions) -> R<Lowered> {
         let ast::Item::Module(module) = self.spec.ast_item(r) else { return Err(Reported) };
         let given = self.settings(module, settings)?;
         let rest = self.rest_axes(settings, module.span)?;
         let instance = self.instance(r, module, given, String::new(), module.name.span)?;
         self.entry(&instance, rest, options)
+    }
+
+    /// The program of an item with arguments as a recipe writes them.
+    pub(crate) fn recipe_item(
+        &mut self,
+        r: ItemRef,
+        module: &'a Module,
+        args: &[ast::Arg],
+        span: Span,
+        options: &LowerOptions,
+    ) -> R<Lowered> {
+        let given = self.given(module, args, &Env::default())?;
+        self.trail.push((span, "for this recipe".to_owned()));
+        let out = self.instance(r, module, given, String::new(), span);
+        self.trail.pop();
+        let rest = self.rest_axes(&[], span)?;
+        self.entry(&out?, rest, options)
     }
 
     /// Settings in the order of the parameters.
@@ -251,7 +274,7 @@ impl<'a> Elaborator<'a> {
         let entry = FuncId(functions.len() as u32 - 1);
         let program = Program { axes: std::mem::take(&mut self.axes), functions, entry };
         Ok(Lowered {
-            program: finish::finish(program),
+            program,
             params: builder.params,
             states: builder.states,
             inputs,

@@ -1,0 +1,378 @@
+//! What a recipe may set, and whether a recipe of a file sets it rightly.
+
+use foveate_dsl::ast::{self, Expr, ExprKind, ModuleKind, RecipeEntry, RecipeValue, Span};
+use foveate_dsl::{Diagnostic, SourceMap};
+
+use super::elaborator::Elaborator;
+use super::recipe::constant;
+use super::report::suggest;
+use super::spec::{Spec, prelude_item, prelude_names};
+use super::value::Value;
+use crate::lower::{InputDecl, LowerOptions};
+
+/// What kind of value a setting has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Kind {
+    /// An item with arguments.
+    Item(ModuleKind),
+    /// A number within these bounds.
+    Number(f64, f64),
+    /// An integer within these bounds.
+    Count(i64, i64),
+    /// Height and width.
+    Image,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// A path in quotes.
+    Path,
+}
+
+/// A setting by its dotted key.
+struct Setting {
+    key: &'static str,
+    kind: Kind,
+    /// Whether a recipe must have it.
+    needed: bool,
+}
+
+const fn setting(key: &'static str, kind: Kind, needed: bool) -> Setting {
+    Setting { key, kind, needed }
+}
+
+const ANY: Kind = Kind::Number(0.0, f64::INFINITY);
+
+/// Every setting but the losses' names under `weights`.
+const SETTINGS: &[Setting] = &[
+    setting("model", Kind::Item(ModuleKind::Model), true),
+    setting("loss", Kind::Item(ModuleKind::Loss), true),
+    setting("data.format", Kind::Word(&["idx"]), false),
+    setting("data.path", Kind::Path, true),
+    setting("data.image", Kind::Image, true),
+    setting("data.classes", Kind::Count(1, 256), true),
+    setting("data.mean", Kind::Number(f64::NEG_INFINITY, f64::INFINITY), false),
+    setting("data.std", Kind::Number(f64::MIN_POSITIVE, f64::INFINITY), false),
+    setting("epochs", Kind::Count(1, 1 << 20), true),
+    setting("batch", Kind::Count(1, 1 << 20), true),
+    setting("seed", Kind::Count(0, u32::MAX as i64), false),
+    setting("optimizer", Kind::Item(ModuleKind::Optimizer), true),
+    setting("clip", Kind::Number(f64::MIN_POSITIVE, f64::INFINITY), false),
+    setting("schedule.warmup_epochs", ANY, false),
+    setting("schedule.final_lr", ANY, false),
+    setting("augment.flip", Kind::Number(0.0, 1.0), false),
+    setting("augment.shift", Kind::Count(0, 10_000), false),
+];
+
+/// The fields of a loss's weight that has a schedule of its own.
+const WEIGHT: &[Setting] = &[
+    setting("peak", Kind::Number(f64::NEG_INFINITY, f64::INFINITY), false),
+    setting("warmup_epochs", ANY, false),
+    setting("decay", Kind::Word(&["cosine", "constant"]), false),
+];
+
+/// Everything that is wrong with a recipe.
+pub(crate) fn check(spec: &Spec, sources: &SourceMap, recipe: &ast::Recipe) -> Vec<Diagnostic> {
+    let mut checker =
+        Checker { spec, sources, recipe, found: Vec::new(), weights: Vec::new(), loss: None, out: Vec::new() };
+    checker.entries("", &recipe.entries);
+    checker.missing();
+    checker.weights_name_losses();
+    checker.out
+}
+
+struct Checker<'a> {
+    spec: &'a Spec,
+    sources: &'a SourceMap,
+    recipe: &'a ast::Recipe,
+    /// The keys that are set.
+    found: Vec<String>,
+    /// The losses that have a weight.
+    weights: Vec<&'a ast::Name>,
+    /// The name of the loss, and its results with their number of axes.
+    loss: Option<(&'a str, Span, Vec<(String, usize)>)>,
+    out: Vec<Diagnostic>,
+}
+
+impl<'a> Checker<'a> {
+    fn entries(&mut self, prefix: &str, entries: &'a [RecipeEntry]) {
+        for (n, entry) in entries.iter().enumerate() {
+            if let Some(first) = entries[..n].iter().find(|e| e.key.text == entry.key.text) {
+                let d = Diagnostic::error("E0415", format!("`{}{}` is set twice", prefix, entry.key.text));
+                self.out.push(d.primary(entry.key.span, "again here").secondary(first.key.span, "first here"));
+                continue;
+            }
+            let key = format!("{prefix}{}", entry.key.text);
+            if prefix == "weights." {
+                self.weight(entry);
+                continue;
+            }
+            match &entry.value {
+                RecipeValue::Block(inner)
+                    if key == "weights" || SETTINGS.iter().any(|s| s.key.starts_with(&format!("{key}."))) =>
+                {
+                    self.entries(&format!("{key}."), inner);
+                }
+                RecipeValue::Block(_) if SETTINGS.iter().any(|s| s.key == key) => {
+                    let d = Diagnostic::error("E0417", format!("`{key}` is one value and no block"));
+                    self.out.push(d.primary(entry.key.span, "").help(format!("write `{key}: VALUE`")));
+                }
+                RecipeValue::Expr(e) if SETTINGS.iter().any(|s| s.key == key) => self.value(SETTINGS, &key, &key, e),
+                _ => self.unknown(prefix, &entry.key, SETTINGS),
+            }
+            self.found.push(key);
+        }
+    }
+
+    fn weight(&mut self, entry: &'a RecipeEntry) {
+        self.weights.push(&entry.key);
+        match &entry.value {
+            RecipeValue::Expr(e) => self.value(WEIGHT, "peak", &format!("weights.{}", entry.key.text), e),
+            RecipeValue::Block(fields) => {
+                for field in fields {
+                    let key = field.key.text.as_str();
+                    match &field.value {
+                        RecipeValue::Expr(e) if WEIGHT.iter().any(|s| s.key == key) => self.value(WEIGHT, key, key, e),
+                        _ => self.unknown("", &field.key, WEIGHT),
+                    }
+                }
+            }
+        }
+    }
+
+    fn unknown(&mut self, prefix: &str, key: &ast::Name, settings: &[Setting]) {
+        let mut known: Vec<&str> = settings
+            .iter()
+            .filter_map(|s| s.key.strip_prefix(prefix))
+            .map(|k| k.split('.').next().unwrap_or_default())
+            .collect();
+        if prefix.is_empty() && settings.len() == SETTINGS.len() {
+            known.push("weights");
+        }
+        known.dedup();
+        let place = prefix.trim_end_matches('.');
+        let of = if place.is_empty() { "a recipe".to_owned() } else { format!("`{place}`") };
+        let mut d = Diagnostic::error("E0416", format!("{of} has no setting `{}`", key.text)).primary(key.span, "");
+        d = suggest(d, &key.text, known.iter().copied());
+        self.out.push(d.note(format!("it has {}", known.join(", "))));
+    }
+
+    fn value(&mut self, settings: &[Setting], key: &str, shown: &str, e: &'a Expr) {
+        let Some(setting) = settings.iter().find(|s| s.key == key) else { return };
+        if let Kind::Item(kind) = setting.kind {
+            self.item(shown, kind, e);
+            return;
+        }
+        let value = match constant(e) {
+            Ok(value) => value,
+            Err(d) => {
+                self.out.push(*d);
+                return;
+            }
+        };
+        let within = |x: f64, lo: f64, hi: f64| (lo..=hi).contains(&x);
+        let (ok, expected) = match setting.kind {
+            Kind::Number(lo, hi) => (value.as_number().is_some_and(|x| within(x, lo, hi)), number_text(lo, hi)),
+            Kind::Count(lo, hi) => {
+                let ok = value.as_int().is_some_and(|n| (lo..=hi).contains(&n));
+                (ok, format!("an integer from {lo} to {hi}"))
+            }
+            Kind::Image => {
+                let side = |v: &Value| v.as_int().is_some_and(|n| (1..=65536).contains(&n));
+                let ok = matches!(&value, Value::Tuple(parts) if parts.len() == 2 && parts.iter().all(side));
+                (ok, "height and width, such as `28x28`".to_owned())
+            }
+            Kind::Word(words) => {
+                let ok = matches!(&value, Value::Word(w) | Value::Str(w) if words.contains(&w.as_str()));
+                (ok, words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" or "))
+            }
+            Kind::Path | Kind::Item(_) => (matches!(value, Value::Str(_)), "a path in quotes".to_owned()),
+        };
+        if !ok {
+            let d = Diagnostic::error("E0417", format!("`{shown}` must be {expected}, found `{value}`"));
+            self.out.push(d.primary(e.span, ""));
+        }
+    }
+
+    /// An item with constant arguments.
+    fn item(&mut self, key: &str, kind: ModuleKind, e: &'a Expr) {
+        let (name, args): (Option<&str>, &[ast::Arg]) = match &e.kind {
+            ExprKind::Call { callee, args } => (callee.as_name(), args),
+            ExprKind::Path(path) => (path.as_name(), &[]),
+            _ => (None, &[]),
+        };
+        let Some(name) = name else {
+            let d = Diagnostic::error("E0417", format!("`{key}` must be an item with its arguments"));
+            self.out.push(d.primary(e.span, "").help("such as `Net(depth: 4)`"));
+            return;
+        };
+        let mut ok = true;
+        for arg in args {
+            if arg.name.is_none() {
+                let d = Diagnostic::error("E0415", "the arguments of a recipe's items have names");
+                self.out.push(d.primary(arg.value.span, "").help("such as `depth: 4`"));
+                ok = false;
+            } else if let Err(d) = constant(&arg.value) {
+                self.out.push(*d);
+                ok = false;
+            }
+        }
+        if kind == ModuleKind::Optimizer {
+            self.optimizer(name, args, e.span);
+            return;
+        }
+        let root = self.spec.root();
+        let found = self.spec.module(root, name);
+        let Some((r, module)) = found.filter(|(_, m)| m.kind == kind) else {
+            let word = if kind == ModuleKind::Loss { "loss" } else { "model" };
+            let d = match found {
+                Some(_) => Diagnostic::error("E0401", format!("`{name}` is no {word}"))
+                    .primary(e.span, format!("`{key}` is a {word}")),
+                None => {
+                    let names = self
+                        .spec
+                        .file(root)
+                        .names
+                        .keys()
+                        .filter(|n| self.spec.module(root, n).is_some_and(|(_, m)| m.kind == kind));
+                    let d = Diagnostic::error("E0101", format!("unknown {word} `{name}`")).primary(e.span, "");
+                    suggest(d, name, names.map(String::as_str))
+                }
+            };
+            self.out.push(d);
+            return;
+        };
+        if !ok {
+            return;
+        }
+        let options = LowerOptions { training: true, batch: 2, exposed: Vec::new() };
+        let mut elaborator = Elaborator::new(self.spec, self.sources, true, options.batch);
+        if let Ok(program) = elaborator.recipe_item(r, module, args, e.span, &options) {
+            self.images(key, e.span, &program.inputs, kind);
+            if kind == ModuleKind::Loss {
+                let entry = program.program.entry();
+                let rank = |name: &String| {
+                    let of =
+                        |role: &crate::ir::ResultRole| matches!(role, crate::ir::ResultRole::Output(n) if n == name);
+                    let tensor = entry.results.iter().find(|r| of(&r.role)).map(|r| entry.tensor(r.tensor).dims.len());
+                    (name.clone(), tensor.unwrap_or(0))
+                };
+                self.loss = Some((&module.name.text, module.name.span, program.results.iter().map(rank).collect()));
+            }
+        }
+        let mut seen: Vec<(&str, Option<Span>)> = self.out.iter().map(|d| (d.code, d.span())).collect();
+        for d in elaborator.diagnostics {
+            if !seen.contains(&(d.code, d.span())) {
+                seen.push((d.code, d.span()));
+                self.out.push(d);
+            }
+        }
+    }
+
+    /// What is trained takes images and labels, what is evaluated images.
+    fn images(&mut self, key: &str, span: Span, inputs: &[InputDecl], kind: ModuleKind) {
+        let labels = inputs.iter().filter(|i| i.label_classes.is_some()).count();
+        if inputs.len() - labels != 1 || labels != usize::from(kind == ModuleKind::Loss) {
+            let expected =
+                if kind == ModuleKind::Loss { "one input of pixels and one label" } else { "one input of pixels" };
+            let names: Vec<String> = inputs.iter().map(|i| i.name.clone()).collect();
+            let d = Diagnostic::error(
+                "E0417",
+                format!("the `{key}` of a recipe takes {expected}, found {}", names.join(", ")),
+            );
+            self.out.push(d.primary(span, ""));
+        }
+    }
+
+    fn optimizer(&mut self, name: &str, args: &[ast::Arg], span: Span) {
+        let own = self.spec.module(self.spec.root(), name).map(|(_, m)| m.clone());
+        let Some(module) = own.or_else(|| prelude_item(name)).filter(|m| m.kind == ModuleKind::Optimizer) else {
+            let d = Diagnostic::error("E0101", format!("unknown optimizer `{name}`")).primary(span, "");
+            let mut names = prelude_names();
+            names.extend(self.spec.file(self.spec.root()).names.keys().cloned());
+            names.sort();
+            self.out.push(suggest(d, name, names.iter().map(String::as_str)));
+            return;
+        };
+        // Scalars of the rule; those that follow from the step are not given.
+        let given = |input: &str| !matches!(input, "scale" | "bias1" | "bias2");
+        let scalars: Vec<&str> = forward_of(&module)
+            .iter()
+            .flat_map(|f| &f.inputs)
+            .filter(|i| i.dims.is_empty() && i.label_of.is_none() && given(&i.name.text))
+            .map(|i| if i.name.text == "wd" { "weight_decay" } else { i.name.text.as_str() })
+            .collect();
+        for arg in args {
+            let Some(arg_name) = &arg.name else { continue };
+            if !scalars.contains(&arg_name.text.as_str()) {
+                let d = Diagnostic::error("E0403", format!("`{name}` has no argument `{}`", arg_name.text))
+                    .primary(arg_name.span, "");
+                let d = suggest(d, &arg_name.text, scalars.iter().copied());
+                self.out.push(d.note(format!("it has {}", scalars.join(", "))));
+            } else if let Some(value) = constant(&arg.value).ok().filter(|v| v.as_number().is_none()) {
+                let d = Diagnostic::error("E0417", format!("`{}` must be a number, found `{value}`", arg_name.text));
+                self.out.push(d.primary(arg.value.span, ""));
+            }
+        }
+        let lr = args.iter().any(|a| a.name.as_ref().is_some_and(|n| n.text == "lr"));
+        if !lr && scalars.contains(&"lr") {
+            let d = Diagnostic::error("E0418", format!("`{name}` needs a learning rate")).primary(span, "");
+            self.out.push(d.help(format!("write `{name}(lr: 1e-3)`")));
+        }
+    }
+
+    fn missing(&mut self) {
+        let lacking = SETTINGS.iter().filter(|s| s.needed && !self.found.iter().any(|k| k == s.key));
+        let names: Vec<String> = lacking.map(|s| format!("`{}`", s.key)).collect();
+        if !names.is_empty() {
+            let d = Diagnostic::error(
+                "E0418",
+                format!("the recipe `{}` lacks {}", self.recipe.name.text, names.join(", ")),
+            );
+            self.out.push(d.primary(self.recipe.name.span, ""));
+        }
+    }
+
+    /// Every weight is that of a scalar result of the loss.
+    fn weights_name_losses(&mut self) {
+        let Some((loss, span, results)) = &self.loss else { return };
+        let scalars: Vec<&str> = results.iter().filter(|(_, rank)| *rank == 0).map(|(n, _)| n.as_str()).collect();
+        for name in &self.weights {
+            match results.iter().find(|(n, _)| *n == name.text) {
+                Some((_, 0)) => {}
+                Some(_) => {
+                    let d =
+                        Diagnostic::error("E0223", format!("the result `{}` of `{loss}` is not a scalar", name.text));
+                    self.out.push(
+                        d.primary(name.span, "only a scalar has a weight")
+                            .secondary(*span, "its results are declared here"),
+                    );
+                }
+                None => {
+                    let d = Diagnostic::error("E0101", format!("`{loss}` has no result `{}`", name.text))
+                        .primary(name.span, "");
+                    let d = suggest(d, &name.text, scalars.iter().copied());
+                    self.out.push(d.note(format!("its scalar results are {}", scalars.join(", "))));
+                }
+            }
+        }
+        if self.weights.is_empty() && !scalars.contains(&"loss") {
+            let d = Diagnostic::error("E0418", format!("`{loss}` has no result `loss`, so its results need weights"));
+            self.out.push(
+                d.primary(self.recipe.name.span, "")
+                    .help(format!("write `weights {{ {}: 1 }}`", scalars.first().unwrap_or(&"loss"))),
+            );
+        }
+    }
+}
+
+fn forward_of(module: &ast::Module) -> Option<&ast::Forward> {
+    module.members.iter().find_map(|m| if let ast::Member::Forward(f) = m { Some(f) } else { None })
+}
+
+fn number_text(lo: f64, hi: f64) -> String {
+    match (lo.is_finite() && lo != f64::MIN_POSITIVE, hi.is_finite()) {
+        (true, true) => format!("a number from {lo} to {hi}"),
+        (true, false) => format!("a number of at least {lo}"),
+        _ if lo == f64::MIN_POSITIVE => "a number above 0".to_owned(),
+        _ => "a number".to_owned(),
+    }
+}
