@@ -8,9 +8,12 @@ use foveate_compiler::ir::verify;
 use foveate_compiler::lower::{LowerOptions, lower};
 use foveate_dsl::{SourceMap, render::render};
 
+/// File, item and settings.
+type Case = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
 #[test]
 fn specs_lower() {
-    let cases: &[(&str, &str, &[(&str, &str)])] = &[
+    let cases: &[Case] = &[
         ("attention/alibi_2d.fov", "Alibi2dAttention", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
         ("attention/causal_window.fov", "CausalWindowAttention", &[("C", "12"), ("H", "3"), ("N", "7")]),
         ("attention/cosine.fov", "CosineAttention", &[("C", "12"), ("H", "3"), ("N", "7")]),

@@ -83,6 +83,13 @@ pub struct ParamDecl {
     pub span: Span,
 }
 
+/// What a declaration of a tensor is.
+#[derive(Clone, Copy, PartialEq)]
+enum SlotKind {
+    Param { decay: bool },
+    State,
+}
+
 /// What kind of value a parameter takes.
 enum Asked<'m> {
     Int,
@@ -96,17 +103,18 @@ enum Asked<'m> {
 }
 
 impl<'a> Elaborator<'a> {
-    /// An instance of the submodule that `ctor(args)` asks for.
+    /// An instance of the submodule `name = ctor(args)` of a module.
     fn submodule(
         &mut self,
-        file: usize,
+        out: &Instance<'a>,
+        name: &str,
         ctor: &ast::Name,
         args: &[Arg],
-        env: &Env,
-        name: &str,
-        prefix: String,
+        flat: bool,
         span: Span,
     ) -> R<Rc<Instance<'a>>> {
+        let (file, env) = (out.item.file, &out.env);
+        let prefix = if flat { out.prefix.clone() } else { format!("{}{name}.", out.prefix) };
         let Some((item, module)) = self.spec.module(file, &ctor.text) else {
             let names = &self.spec.file(file).names;
             if names.contains_key(&ctor.text) {
@@ -478,8 +486,7 @@ impl<'a> Elaborator<'a> {
             Member::Submodule { name, ctor, args, flat, span } => {
                 let text = self.path_text(&out.env, name)?;
                 self.take_name(out, &text, name.span)?;
-                let prefix = if *flat { out.prefix.clone() } else { format!("{}{text}.", out.prefix) };
-                let instance = self.submodule(out.item.file, ctor, args, &out.env.clone(), &text, prefix, *span)?;
+                let instance = self.submodule(out, &text, ctor, args, *flat, *span)?;
                 out.submodules.push((text, instance));
                 Ok(())
             }
@@ -488,13 +495,13 @@ impl<'a> Elaborator<'a> {
                 let dims = self.slot(out, &text, name.span, dims, false, *span)?;
                 let init = self.init(&out.env, init)?;
                 let decay = !no_decay && dims.len() > 1;
-                self.declare(out, &text, dims, init, decay, false, *span)
+                self.declare(out, &text, dims, init, SlotKind::Param { decay }, *span)
             }
             Member::State { name, dims, init, span } => {
                 let text = self.path_text(&out.env, name)?;
                 let dims = self.slot(out, &text, name.span, dims, true, *span)?;
                 let init = self.init(&out.env, init)?;
-                self.declare(out, &text, dims, init, false, true, *span)
+                self.declare(out, &text, dims, init, SlotKind::State, *span)
             }
             Member::Forward(forward) => {
                 if let Some(first) = out.forward.replace(forward) {
@@ -508,12 +515,12 @@ impl<'a> Elaborator<'a> {
 
     /// A summand: a declared axis, or a new name for an axis of one element.
     fn summand(&mut self, out: &mut Instance<'a>, r: &'a AxisRef) -> R<Axis> {
-        if let AxisRef::Expr(e) = r {
-            if let Some(name) = bare_name(e).filter(|n| out.env.get(n).is_none()) {
-                let axis = Axis::atom(name, None, 1, self.fresh(), out.id);
-                out.env.bind(name, Static::Int(1, Some(axis.clone())));
-                return Ok(axis);
-            }
+        if let AxisRef::Expr(e) = r
+            && let Some(name) = bare_name(e).filter(|n| out.env.get(n).is_none())
+        {
+            let axis = Axis::atom(name, None, 1, self.fresh(), out.id);
+            out.env.bind(name, Static::Int(1, Some(axis.clone())));
+            return Ok(axis);
         }
         self.axis(&out.env, r)
     }
@@ -567,10 +574,10 @@ impl<'a> Elaborator<'a> {
         name: &str,
         dims: Vec<Axis>,
         init: Init,
-        decay: bool,
-        state: bool,
+        kind: SlotKind,
         span: Span,
     ) -> R<()> {
+        let (state, decay) = (kind == SlotKind::State, kind == SlotKind::Param { decay: true });
         let full = format!("{}{name}", out.prefix);
         let shape = dims.iter().map(Axis::size).collect();
         let decl = ParamDecl { name: full.clone(), shape, init, decay, span };

@@ -79,6 +79,14 @@ pub(crate) fn check(spec: &Spec, sources: &SourceMap, recipe: &ast::Recipe) -> V
     checker.out
 }
 
+/// What a recipe's loss gives.
+struct LossResults<'a> {
+    name: &'a str,
+    span: Span,
+    /// Results with their number of axes.
+    results: Vec<(String, usize)>,
+}
+
 struct Checker<'a> {
     spec: &'a Spec,
     sources: &'a SourceMap,
@@ -87,8 +95,8 @@ struct Checker<'a> {
     found: Vec<String>,
     /// The losses that have a weight.
     weights: Vec<&'a ast::Name>,
-    /// The name of the loss, and its results with their number of axes.
-    loss: Option<(&'a str, Span, Vec<(String, usize)>)>,
+    /// The results of the loss.
+    loss: Option<LossResults<'a>>,
     out: Vec<Diagnostic>,
 }
 
@@ -255,7 +263,8 @@ impl<'a> Checker<'a> {
                     let tensor = entry.results.iter().find(|r| of(&r.role)).map(|r| entry.tensor(r.tensor).dims.len());
                     (name.clone(), tensor.unwrap_or(0))
                 };
-                self.loss = Some((&module.name.text, module.name.span, program.results.iter().map(rank).collect()));
+                let results = program.results.iter().map(rank).collect();
+                self.loss = Some(LossResults { name: &module.name.text, span: module.name.span, results });
             }
         }
         let mut seen: Vec<(&str, Option<Span>)> = self.out.iter().map(|d| (d.code, d.span())).collect();
@@ -333,7 +342,7 @@ impl<'a> Checker<'a> {
 
     /// Every weight is that of a scalar result of the loss.
     fn weights_name_losses(&mut self) {
-        let Some((loss, span, results)) = &self.loss else { return };
+        let Some(LossResults { name: loss, span, results }) = &self.loss else { return };
         let scalars: Vec<&str> = results.iter().filter(|(_, rank)| *rank == 0).map(|(n, _)| n.as_str()).collect();
         for name in &self.weights {
             match results.iter().find(|(n, _)| *n == name.text) {

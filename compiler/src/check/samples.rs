@@ -189,7 +189,7 @@ impl Samples<'_> {
             format!("no sample sizes for `{}` meet its constraints", self.module.name.text),
         )
         .primary(self.module.name.span, format!("tried {} sets, among them {}", TRIALS, tried.join(", ")));
-        let (sizes, others): (Vec<_>, Vec<_>) = best.inference.into_iter().partition(|d| of_sizes(d));
+        let (sizes, others): (Vec<_>, Vec<_>) = best.inference.into_iter().partition(of_sizes);
         if let Some(span) = sizes.first().and_then(Diagnostic::span) {
             d = d.secondary(span, "this fails there");
         }
@@ -202,7 +202,7 @@ impl Samples<'_> {
     fn sample(&self, trial: usize, small: &HashSet<String>, dice: &mut Dice) -> Settings {
         let mut settings = vec![(
             REST.to_owned(),
-            if trial % 2 == 0 { Value::Int(2) } else { Value::Tuple(vec![Value::Int(3), Value::Int(2)]) },
+            if trial.is_multiple_of(2) { Value::Int(2) } else { Value::Tuple(vec![Value::Int(3), Value::Int(2)]) },
         )];
         let mut at = 0;
         let mut size = |name: &str| {

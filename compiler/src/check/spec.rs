@@ -342,7 +342,7 @@ impl Loader<'_> {
         for name in &import.names {
             let found = match source {
                 Some(file) => self.files[file].names.get(&name.text).copied().filter(|r| r.file == file),
-                None => self.from_prelude(&name.text),
+                None => self.prelude_item(&name.text),
             };
             let Some(found) = found else {
                 let place = match &import.source {
@@ -371,7 +371,7 @@ impl Loader<'_> {
         }
     }
 
-    fn from_prelude(&mut self, name: &str) -> Option<ItemRef> {
+    fn prelude_item(&mut self, name: &str) -> Option<ItemRef> {
         let at = PRELUDE.iter().position(|(_, text)| defined_names(text).any(|n| n == name))?;
         let file = match self.prelude.get(&at) {
             Some(file) => *file,

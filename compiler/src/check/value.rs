@@ -66,10 +66,10 @@ fn single(text: &str) -> Result<Value, String> {
         return Ok(Value::Int(n));
     }
     let number_like = text.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '.');
-    if let (true, Ok(x)) = (number_like, text.parse::<f64>()) {
-        if x.is_finite() {
-            return Ok(Value::Float(x));
-        }
+    if let (true, Ok(x)) = (number_like, text.parse::<f64>())
+        && x.is_finite()
+    {
+        return Ok(Value::Float(x));
     }
     match text {
         "true" => return Ok(Value::Bool(true)),

@@ -171,7 +171,7 @@ impl<'a> Elaborator<'a> {
                     _ => Err(Reported),
                 }
             }
-            other => Ok((self.to_number(other, span)?, None)),
+            other => Ok((self.number_of(other, span)?, None)),
         }
     }
 

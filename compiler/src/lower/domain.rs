@@ -46,10 +46,10 @@ impl<'a> Elaborator<'a> {
     fn axis_if_known(&mut self, binder: &'a Binder, scanned: &[&'a Ast]) -> R<Option<Axis>> {
         let name = &binder.name.text;
         if let Some(r) = &binder.axis {
-            if let AxisRef::Expr(e) = r {
-                if bare_name(e) == Some("Batch") {
-                    return Ok(Some(self.batch.clone()));
-                }
+            if let AxisRef::Expr(e) = r
+                && bare_name(e) == Some("Batch")
+            {
+                return Ok(Some(self.batch.clone()));
             }
             let env = self.frame.env.clone();
             return self.axis(&env, r).map(Some);
@@ -79,14 +79,11 @@ impl<'a> Elaborator<'a> {
     fn use_of(&mut self, name: &str, e: &'a Ast) -> R<Option<Axis>> {
         let parts: Vec<&'a Ast> = match &e.kind {
             ExprKind::Read { base, indices } => {
-                if mentions(indices, name) {
-                    if let Some(dims) = self.dims_of(base)? {
-                        if let Some(axis) =
-                            match_use(name, indices, &dims, self.frame.rest.as_ref().map_or(0, Vec::len))
-                        {
-                            return Ok(Some(axis));
-                        }
-                    }
+                if mentions(indices, name)
+                    && let Some(dims) = self.dims_of(base)?
+                    && let Some(axis) = match_use(name, indices, &dims, self.frame.rest.as_ref().map_or(0, Vec::len))
+                {
+                    return Ok(Some(axis));
                 }
                 indices.iter().collect()
             }
@@ -311,10 +308,10 @@ fn match_use(name: &str, indices: &[Ast], dims: &[Axis], rest: usize) -> Option<
                 let dim = usize::try_from(at).ok().and_then(|n| dims.get(n));
                 match (&e.kind, dim) {
                     (ExprKind::Tuple(parts), Some(dim)) => {
-                        if let Some(factors) = dim.factors().filter(|f| f.len() == parts.len()) {
-                            if let Some(axis) = match_use(name, parts, factors, 0) {
-                                return Some(axis);
-                            }
+                        if let Some(factors) = dim.factors().filter(|f| f.len() == parts.len())
+                            && let Some(axis) = match_use(name, parts, factors, 0)
+                        {
+                            return Some(axis);
                         }
                     }
                     (_, Some(dim)) if bare_name(e) == Some(name) && !matches!(dim.kind(), Kind::Window(_)) => {

@@ -77,17 +77,17 @@ impl<'a> Elaborator<'a> {
     /// A value that must be a number.
     pub(crate) fn scalar(&mut self, e: &'a Ast) -> R<Expr> {
         let value = self.value(e)?;
-        self.to_number(value, e.span)
+        self.number_of(value, e.span)
     }
 
     /// A value that must be a condition.
     pub(crate) fn pred(&mut self, e: &'a Ast) -> R<Pred> {
         let value = self.value(e)?;
-        self.to_pred(value, e.span)
+        self.pred_of(value, e.span)
     }
 
     /// The value as a float.
-    pub(crate) fn to_number(&mut self, value: Val, span: Span) -> R<Expr> {
+    pub(crate) fn number_of(&mut self, value: Val, span: Span) -> R<Expr> {
         match value {
             Val::Num(e) => Ok(e),
             Val::Static(s) => match s.as_number() {
@@ -110,7 +110,7 @@ impl<'a> Elaborator<'a> {
         }
     }
 
-    pub(crate) fn to_pred(&mut self, value: Val, span: Span) -> R<Pred> {
+    pub(crate) fn pred_of(&mut self, value: Val, span: Span) -> R<Pred> {
         match value {
             Val::Pred(p) => Ok(p),
             Val::Static(Static::Bool(true)) => Ok(Pred::True),
@@ -260,24 +260,24 @@ impl<'a> Elaborator<'a> {
                 let index = self.integer(&iv, span)?;
                 Ok(Val::Index(IndexVal::computed(index.scale(-1))))
             }
-            (AstUnary::Neg, value) => Ok(Val::Num(Expr::neg(self.to_number(value, span)?))),
-            (AstUnary::Not, value) => Ok(Val::Pred(not(self.to_pred(value, span)?))),
+            (AstUnary::Neg, value) => Ok(Val::Num(Expr::neg(self.number_of(value, span)?))),
+            (AstUnary::Not, value) => Ok(Val::Pred(not(self.pred_of(value, span)?))),
         }
     }
 
     fn choice(&mut self, cond: &'a Ast, then: &'a Ast, otherwise: &'a Ast) -> R<Val> {
         let guard = match self.value(cond)? {
             Val::Static(Static::Bool(c)) => return self.value(if c { then } else { otherwise }),
-            other => self.to_pred(other, cond.span)?,
+            other => self.pred_of(other, cond.span)?,
         };
         let (a, b) = (self.value(then), self.value(otherwise));
         let (a, b) = (a?, b?);
         if let (Val::Pred(_) | Val::Static(Static::Bool(_)), Val::Pred(_) | Val::Static(Static::Bool(_))) = (&a, &b) {
-            let (a, b) = (self.to_pred(a, then.span)?, self.to_pred(b, otherwise.span)?);
+            let (a, b) = (self.pred_of(a, then.span)?, self.pred_of(b, otherwise.span)?);
             let first = Pred::and([guard.clone(), a]);
             return Ok(Val::Pred(Pred::Or(vec![first, Pred::and([not(guard), b])])));
         }
-        let (a, b) = (self.to_number(a, then.span)?, self.to_number(b, otherwise.span)?);
+        let (a, b) = (self.number_of(a, then.span)?, self.number_of(b, otherwise.span)?);
         Ok(Val::Num(Expr::select(guard, a, b)))
     }
 
@@ -297,12 +297,12 @@ impl<'a> Elaborator<'a> {
             if let Val::Static(Static::Bool(known)) = a {
                 return if known == (op == Or) { Ok(Val::Static(Static::Bool(known))) } else { self.value(right) };
             }
-            let a = self.to_pred(a, left.span)?;
+            let a = self.pred_of(a, left.span)?;
             return Ok(match self.value(right)? {
                 Val::Static(Static::Bool(known)) if known == (op == Or) => Val::Static(Static::Bool(known)),
                 Val::Static(Static::Bool(_)) => Val::Pred(a),
                 b => {
-                    let b = self.to_pred(b, right.span)?;
+                    let b = self.pred_of(b, right.span)?;
                     Val::Pred(if op == And { Pred::and([a, b]) } else { Pred::Or(vec![a, b]) })
                 }
             });
@@ -366,10 +366,10 @@ impl<'a> Elaborator<'a> {
 
     fn number_arithmetic(&mut self, op: AstOp, a: Val, b: Val, left: Span, right: Span, span: Span) -> R<Val> {
         if let (AstOp::Pow, Val::Static(Static::Int(n, _))) = (op, &b) {
-            let x = self.to_number(a, left)?;
+            let x = self.number_of(a, left)?;
             return Ok(Val::Num(self.power(x, *n, span)));
         }
-        let (x, y) = (self.to_number(a, left)?, self.to_number(b, right)?);
+        let (x, y) = (self.number_of(a, left)?, self.number_of(b, right)?);
         Ok(Val::Num(match op {
             AstOp::Add => Expr::add(x, y),
             AstOp::Sub => Expr::sub(x, y),
@@ -429,7 +429,7 @@ impl<'a> Elaborator<'a> {
         self.same_axis(e, op, &a, &b)?;
         let integral = |v: &Val| matches!(v, Val::Index(_) | Val::Abs(_) | Val::Static(Static::Int(..)));
         if !integral(&a) || !integral(&b) {
-            let (x, y) = (self.to_number(a, left.span)?, self.to_number(b, right.span)?);
+            let (x, y) = (self.number_of(a, left.span)?, self.number_of(b, right.span)?);
             let op = match op {
                 AstOp::Eq => BinaryOp::Eq,
                 AstOp::Ne => BinaryOp::Ne,
@@ -451,7 +451,7 @@ impl<'a> Elaborator<'a> {
                 other => Some(self.index_of(other, right.span)?),
             };
             let Some(y) = y else {
-                let (x, y) = (self.to_number(a, left.span)?, self.to_number(b, right.span)?);
+                let (x, y) = (self.number_of(a, left.span)?, self.number_of(b, right.span)?);
                 let _ = (&x, &y);
                 let op = match op {
                     AstOp::Eq => BinaryOp::Eq,

@@ -98,11 +98,11 @@ impl<'a> Elaborator<'a> {
             return Some(View { tensor, elem: Elem::F32, batched: false, store: dims.clone(), dims, label: None });
         }
         for (sub_name, sub) in &instance.submodules {
-            if let Some(rest) = name.strip_prefix(sub_name.as_str()).and_then(|r| r.strip_prefix('.')) {
-                if let Some(mut view) = self.slot_view(sub, rest) {
-                    view.dims = view.dims.iter().map(|d| d.seen_from_outside(sub.id)).collect();
-                    return Some(view);
-                }
+            if let Some(rest) = name.strip_prefix(sub_name.as_str()).and_then(|r| r.strip_prefix('.'))
+                && let Some(mut view) = self.slot_view(sub, rest)
+            {
+                view.dims = view.dims.iter().map(|d| d.seen_from_outside(sub.id)).collect();
+                return Some(view);
             }
         }
         None

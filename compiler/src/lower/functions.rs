@@ -160,7 +160,7 @@ impl<'a> Elaborator<'a> {
         }
         let mut x = Vec::new();
         for (value, arg) in values.into_iter().zip(args) {
-            x.push(self.to_number(value, arg.value.span)?);
+            x.push(self.number_of(value, arg.value.span)?);
         }
         let mut x = x.into_iter();
         let mut next = || x.next().unwrap_or_else(|| Expr::constant(Elem::F32, 0.0));

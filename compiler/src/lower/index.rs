@@ -264,7 +264,8 @@ impl<'a> Elaborator<'a> {
         }
         let product: usize = known.iter().flatten().fold(1, |a, b| a.saturating_mul(*b));
         let unknown = known.iter().filter(|k| k.is_none()).count();
-        if unknown > 1 || product == 0 || dim.size() % product != 0 || (unknown == 0 && product != dim.size()) {
+        if unknown > 1 || product == 0 || !dim.size().is_multiple_of(product) || (unknown == 0 && product != dim.size())
+        {
             let sizes: Vec<String> = known.iter().map(|k| k.map_or("?".to_owned(), |k| k.to_string())).collect();
             let d = Diagnostic::error(
                 "E0202",
