@@ -218,7 +218,7 @@ impl Fold<'_> {
                 if self.below(&i.scale(-1), known).is_some_and(|lo| lo > 0) {
                     return never();
                 }
-                Pred::NonNeg(i)
+                Pred::NonNeg(self.coarse(i))
             }
             Pred::Value(e) => self.value(&self.expr(e, known), known),
             Pred::Not(p) => {
@@ -259,6 +259,18 @@ impl Fold<'_> {
                 if out.len() == 1 { out.remove(0) } else { Pred::Or(out) }
             }
         }
+    }
+
+    /// `g a + b >= 0` with `0 <= b < g` is `a >= 0`.
+    fn coarse(&self, i: Index) -> Index {
+        for (_, g) in i.terms.iter().map(|(a, c)| (a, c.abs())).filter(|(_, g)| *g > 1) {
+            let whole = i.div(g, self.sizes);
+            let nested = whole.terms.iter().any(|(a, _)| matches!(a, crate::ir::Atom::Div(..)));
+            if !nested && !whole.terms.is_empty() {
+                return whole;
+            }
+        }
+        i
     }
 
     /// A proven lower bound of the index: by ranges, or as a known non-negative index plus something bounded.

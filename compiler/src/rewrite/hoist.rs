@@ -59,8 +59,11 @@ fn factor_out(cx: &mut Cx, at: usize) -> usize {
             continue;
         }
         // What is left of the sum, over the variables that it still has.
-        let guards: Vec<Pred> = out.conditions.clone();
-        let guarded = r.guard != Pred::True || !guards.is_empty();
+        let guarded = r.guard != Pred::True || !out.conditions.is_empty();
+        let guards: Vec<Pred> = match guarded {
+            true => out.conditions.iter().map(|p| cx.relaxed_pred(p)).collect(),
+            false => Vec::new(),
+        };
         let free = |cx: &Cx, e: &Expr| if guarded { cx.relaxed(e) } else { e.clone() };
         let sum = free(cx, &Expr::sum(r.vars.clone(), guard, rest));
         let vars: Vec<VarId> = c.vars.iter().copied().filter(|&v| sum.uses(v)).collect();

@@ -41,6 +41,8 @@ struct Plan {
     terms: Vec<Term>,
     cost: f64,
     quadratic: f64,
+    /// Whether scores were opened.
+    scores: bool,
 }
 
 /// Tries a clause; gives the number of definitions inserted before it.
@@ -50,7 +52,11 @@ fn definition(cx: &mut Cx, at: usize, clause: usize, tensor: TensorId, c: &Claus
         r.vars.iter().copied().filter(|&v| cx.size(v) > 1).collect(),
     );
     let (mut best, mut stopped): (Option<Plan>, Option<Stopped>) = (None, None);
-    let products = restrict::outer_products(cx);
+    let (products, pairs) = (restrict::outer_products(cx, true), restrict::outer_products(cx, false));
+    // A layer applied to data by a parameter is no attention, and what does not hold for it needs no word.
+    let data = restrict::data_tensors(cx.function);
+    let mut layer = false;
+    r.body.visit_reads(&mut |t, at| layer |= !data.contains(&t) && at.iter().any(|i| ins.iter().any(|&v| i.uses(v))));
     let made = (cx.function.vars.len(), cx.axes.len());
     for inner in subsets(&ins) {
         // What separates alone, then all of that together.
@@ -60,16 +66,22 @@ fn definition(cx: &mut Cx, at: usize, clause: usize, tensor: TensorId, c: &Claus
         while n < sets.len() {
             let outer = sets[n].clone();
             n += 1;
-            match attempt(cx, c, r, &outer, &inner, &products) {
+            match attempt(cx, c, r, &outer, &inner, &products, &pairs) {
                 Ok(plan) => {
                     if outer.len() == 1 {
                         alone.extend(&outer);
                     }
-                    if best.as_ref().is_none_or(|b| plan.cost < b.cost) {
+                    let better = |b: &Plan| {
+                        plan.cost < b.cost
+                            || (plan.cost == b.cost
+                                && plan.inner.len() == b.inner.len()
+                                && plan.outer.len() > b.outer.len())
+                    };
+                    if best.as_ref().is_none_or(better) {
                         best = Some(plan);
                     }
                 }
-                Err(s) if s.nested && inner.len() == ins.len() && stopped.is_none() => stopped = Some(s),
+                Err(s) if s.scores && inner.len() == ins.len() && stopped.is_none() => stopped = Some(s),
                 Err(_) => {}
             }
             if n == outs.len() {
@@ -78,13 +90,13 @@ fn definition(cx: &mut Cx, at: usize, clause: usize, tensor: TensorId, c: &Claus
         }
     }
     match best {
-        Some(plan) if plan.cost < plan.quadratic => emit(cx, at, clause, tensor, c, r, plan),
+        Some(plan) if plan.scores && plan.cost < plan.quadratic => emit(cx, at, clause, tensor, c, r, plan),
         other => {
             // What the attempts made is gone with them.
             cx.function.vars.truncate(made.0);
             cx.axes.truncate(made.1);
             let reason = match (other, stopped) {
-                (Some(p), _) if p.terms.iter().any(|t| !t.vars.is_empty()) => Some(format!(
+                (Some(p), _) if p.scores => Some(format!(
                     "rank {} in {}, but {:.3e} products are no fewer than {:.3e} at this size",
                     p.terms.len(),
                     cx.names(&p.outer),
@@ -94,7 +106,7 @@ fn definition(cx: &mut Cx, at: usize, clause: usize, tensor: TensorId, c: &Claus
                 (_, Some(s)) => Some(s.reason),
                 _ => None,
             };
-            if let Some(reason) = reason {
+            if let Some(reason) = reason.filter(|_| !layer) {
                 cx.refused(NAME, tensor, reason);
             }
             0
@@ -114,7 +126,7 @@ fn subsets(vars: &[VarId]) -> Vec<Vec<VarId>> {
     out
 }
 
-/// `products`: definitions that a schedule would not store.
+/// `products`: definitions that a schedule would not store; `pairs`: those that pair data with data, of whatever size.
 fn attempt(
     cx: &mut Cx,
     c: &Clause,
@@ -122,9 +134,10 @@ fn attempt(
     outer: &[VarId],
     inner: &[VarId],
     products: &HashSet<TensorId>,
+    pairs: &HashSet<TensorId>,
 ) -> Result<Plan, Stopped> {
-    let mut s = Separate { cx, outer: outer.to_vec(), inner: inner.to_vec(), opened: Vec::new(), depth: 0 };
-    let stop = |reason: &str| Stopped { reason: reason.to_owned(), nested: false };
+    let mut s = Separate { cx, outer: outer.to_vec(), inner: inner.to_vec(), opened: Vec::new(), pairs, depth: 0 };
+    let stop = |reason: &str| Stopped { reason: reason.to_owned(), scores: false };
     if !s.uses_outer(&r.body) || !s.uses_inner(&r.body) {
         return Err(stop("nothing to separate"));
     }
@@ -132,8 +145,8 @@ fn attempt(
     let opened = s.opened.clone();
     for p in r.guard.conjuncts() {
         if s.couples(p) {
-            let nested = !opened.is_empty();
-            return Err(Stopped { reason: "the mask couples the indices".to_owned(), nested });
+            let scores = s.scores();
+            return Err(Stopped { reason: "the mask couples the indices".to_owned(), scores });
         }
     }
     let mut terms = terms?;
@@ -149,6 +162,7 @@ fn attempt(
     let saved: f64 =
         opened.iter().filter(|(t, _)| products.contains(t) || readers(s.cx, *t) == 1).map(|(_, work)| work).sum();
     let all: Vec<VarId> = c.vars.iter().chain(&r.vars).copied().collect();
+    let scores = s.scores();
     let quadratic = s.cx.points(&all) + saved;
     let mut cost = 0.0;
     for t in &terms {
@@ -156,7 +170,7 @@ fn attempt(
         cost += s.cx.points(parts.dims.iter().chain(&parts.summed));
         cost += s.cx.points(c.vars.iter().chain(&parts.outer_vars));
     }
-    Ok(Plan { outer: outer.to_vec(), inner: inner.to_vec(), terms, cost, quadratic })
+    Ok(Plan { outer: outer.to_vec(), inner: inner.to_vec(), terms, cost, quadratic, scores })
 }
 
 fn readers(cx: &Cx, t: TensorId) -> usize {

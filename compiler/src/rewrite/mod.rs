@@ -11,6 +11,7 @@ pub mod forward;
 pub mod hoist;
 pub mod inline;
 pub mod linearise;
+pub mod narrow;
 pub mod pipeline;
 pub mod relative;
 pub mod restrict;
@@ -181,17 +182,21 @@ impl Cx<'_> {
     }
     /// The expression for use outside the guards under which it stood: reads that ranges do not place inside their tensor give 0 outside.
     pub fn relaxed(&self, e: &Expr) -> Expr {
-        let sizes = self.sizes();
-        walk::rewrite(e, &mut |mut e| {
-            if let Node::Read { tensor, at, bounds } = &mut *e.node {
-                let shape = self.shape(*tensor);
-                let inside = at.iter().zip(&shape).all(|(i, &n)| Pred::within(i, 0, n, &sizes) == Pred::True);
-                if !inside {
-                    *bounds = Bounds::Zero;
-                }
+        walk::rewrite(e, &mut |e| self.relaxed_read(e))
+    }
+    /// The same for a condition.
+    pub fn relaxed_pred(&self, p: &Pred) -> Pred {
+        walk::rewrite_pred(p, &mut |e| self.relaxed_read(e))
+    }
+    fn relaxed_read(&self, mut e: Expr) -> Expr {
+        if let Node::Read { tensor, at, bounds } = &mut *e.node {
+            let (shape, sizes) = (self.shape(*tensor), self.sizes());
+            let inside = at.iter().zip(&shape).all(|(i, &n)| Pred::within(i, 0, n, &sizes) == Pred::True);
+            if !inside {
+                *bounds = Bounds::Zero;
             }
-            e
-        })
+        }
+        e
     }
     /// The definition at a statement.
     pub fn definition_at(&self, at: usize) -> Option<&Definition> {

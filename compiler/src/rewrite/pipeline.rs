@@ -1,6 +1,8 @@
 //! The order of the passes, and how they are run: each result is verified, and the pass that broke it is named.
 
-use super::{Pass, Report, dead, duplicates, fold, forward, hoist, linearise, relative, restrict, split, window};
+use super::{
+    Pass, Report, dead, duplicates, fold, forward, hoist, linearise, narrow, relative, restrict, split, window,
+};
 use crate::ir::{Program, verify};
 
 const FOLD: Pass = Pass { name: "fold", description: "constants and provable conditions vanish", run: fold::run };
@@ -14,6 +16,9 @@ const RELATIVE: Pass =
     Pass { name: "relative", description: "functions of a difference become tables", run: relative::run };
 const RESTRICT: Pass = Pass { name: "restrict", description: "single rows are computed alone", run: restrict::run };
 const WINDOW: Pass = Pass { name: "window", description: "bands become windows", run: window::run };
+const TELL: Pass = Pass { name: "tell", description: "windows as written are told", run: window::tell };
+const NARROW: Pass =
+    Pass { name: "narrow", description: "sums that are 0 but for a part are computed there", run: narrow::run };
 const FACTORS: Pass = Pass { name: "factors", description: "invariant factors leave sums", run: hoist::factors };
 const HOIST: Pass = Pass {
     name: "hoist",
@@ -25,13 +30,13 @@ const HOIST: Pass = Pass {
 pub const BEFORE: &[Pass] = &[
     FOLD, FORWARD, SPLIT, FOLD, DUPLICATES, DEAD, // one form for all that follows
     RESTRICT, FORWARD, DEAD, // before anything is spent on rows that nobody reads
-    FACTORS, LINEARISE, RELATIVE, // tables of what did not become linear
+    TELL, FACTORS, LINEARISE, RELATIVE, // tables of what did not become linear
     FOLD, FORWARD, SPLIT, WINDOW, HOIST, FOLD, FORWARD, DUPLICATES, DEAD,
 ];
 
 /// After it: gradients are comprehensions like any other.
 pub const AFTER: &[Pass] =
-    &[FOLD, FORWARD, SPLIT, FOLD, FACTORS, RELATIVE, WINDOW, HOIST, FOLD, FORWARD, DUPLICATES, DEAD];
+    &[FOLD, FORWARD, SPLIT, FOLD, NARROW, FACTORS, RELATIVE, WINDOW, HOIST, FOLD, FORWARD, DUPLICATES, DEAD];
 
 /// How far to run.
 #[derive(Clone, Copy, Debug, Default)]

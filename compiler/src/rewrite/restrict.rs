@@ -69,7 +69,7 @@ fn restrict(cx: &mut Cx) {
         if wanted.is_empty() {
             continue;
         }
-        let (whole, outer) = (whole(cx), outer_products(cx));
+        let (whole, outer) = (whole(cx), outer_products(cx, true));
         let (mut inserted, mut replace) = (0, HashMap::new());
         for (tensor, lists) in wanted {
             for rows in lists {
@@ -213,8 +213,8 @@ fn redirect(cx: &mut Cx, at: usize, replace: &HashMap<(TensorId, Rows), TensorId
 }
 
 /// Definitions each of whose elements pairs different elements of two or more data tensors, none of which has all of its indices; and pointwise
-/// functions of such definitions.
-pub(crate) fn outer_products(cx: &Cx) -> HashSet<TensorId> {
+/// functions of such definitions. With `larger`, only those no smaller than their operands.
+pub(crate) fn outer_products(cx: &Cx, larger: bool) -> HashSet<TensorId> {
     let data = data_tensors(cx.function);
     let mut outer = HashSet::new();
     for s in &cx.function.body {
@@ -236,7 +236,7 @@ pub(crate) fn outer_products(cx: &Cx) -> HashSet<TensorId> {
                 }
             });
             match spanning.is_empty() {
-                true => partial.len() >= 2 && cx.elements(d.tensor) >= largest,
+                true => partial.len() >= 2 && (!larger || cx.elements(d.tensor) >= largest),
                 false => spanning.iter().all(|t| outer.contains(t)),
             }
         };
@@ -248,7 +248,7 @@ pub(crate) fn outer_products(cx: &Cx) -> HashSet<TensorId> {
 }
 
 /// The tensors that depend on an input (not only on parameters).
-fn data_tensors(f: &Function) -> HashSet<TensorId> {
+pub(crate) fn data_tensors(f: &Function) -> HashSet<TensorId> {
     let mut out: HashSet<TensorId> =
         f.args.iter().filter(|a| !matches!(a.role, ArgRole::Param(_) | ArgRole::State(_))).map(|a| a.tensor).collect();
     for s in &f.body {

@@ -6,6 +6,7 @@
 
 use super::{Cx, inline, walk};
 use crate::ir::{BinaryOp, Bounds, Elem, Expr, Index, Monoid, Node, Pred, TensorId, UnaryOp, VarId};
+use std::collections::HashSet;
 
 /// One product: `sum over vars where guards of coef * factors`.
 #[derive(Clone)]
@@ -21,8 +22,8 @@ pub(crate) struct Term {
 pub(crate) struct Stopped {
     /// In words.
     pub reason: String,
-    /// Whether products over further variables were found below or beside what stopped it.
-    pub nested: bool,
+    /// Whether scores were opened: products of data over further variables, below or beside what stopped it.
+    pub scores: bool,
 }
 
 /// The state of one attempt.
@@ -34,6 +35,8 @@ pub(crate) struct Separate<'a, 'b> {
     pub inner: Vec<VarId>,
     /// Definitions with a sum that were opened, each with its number of products.
     pub opened: Vec<(TensorId, f64)>,
+    /// Definitions that pair data with data.
+    pub pairs: &'a HashSet<TensorId>,
     pub depth: usize,
 }
 
@@ -54,8 +57,12 @@ impl Separate<'_, '_> {
     pub fn couples(&self, p: &Pred) -> bool {
         self.outer.iter().any(|&v| p.uses(v)) && self.inner.iter().any(|&v| p.uses(v))
     }
+    /// Whether scores were opened.
+    pub fn scores(&self) -> bool {
+        self.opened.iter().any(|(t, _)| self.pairs.contains(t))
+    }
     fn stop<T>(&self, reason: impl Into<String>) -> Result<T, Stopped> {
-        Err(Stopped { reason: reason.into(), nested: !self.opened.is_empty() })
+        Err(Stopped { reason: reason.into(), scores: self.scores() })
     }
     fn one(&self, e: &Expr) -> Vec<Term> {
         match e.as_const() {
@@ -142,7 +149,7 @@ impl Separate<'_, '_> {
             let one = at.iter().any(|i| of(i, &self.outer) && of(i, &self.inner));
             let reason = format!("{name} is read at an index that mixes both sides");
             // At separate indices it is an operand like any matrix, and nothing worth a word.
-            return Err(Stopped { reason, nested: one && !self.opened.is_empty() });
+            return Err(Stopped { reason, scores: one && self.scores() });
         };
         if self.depth >= MAX_DEPTH {
             return self.stop(format!("{name} is nested too deeply"));
@@ -204,7 +211,7 @@ impl Separate<'_, '_> {
         let terms = match self.expand(a) {
             Ok(terms) => terms,
             // The outermost function is what a reader will recognise.
-            Err(s) if s.nested => return self.stop(between(&name)),
+            Err(s) if s.scores => return self.stop(between(&name)),
             Err(s) => return Err(s),
         };
         let (mut x, mut y) = (Expr::constant(a.elem, 0.0), Expr::constant(a.elem, 0.0));
@@ -223,8 +230,7 @@ impl Separate<'_, '_> {
     fn binary(&mut self, op: BinaryOp, a: &Expr, b: &Expr) -> Result<Vec<Term>, Stopped> {
         match op {
             BinaryOp::Add | BinaryOp::Sub => {
-                let mut terms = self.expand(a)?;
-                let mut right = self.expand(b)?;
+                let (mut terms, mut right) = self.both(a, b)?;
                 if op == BinaryOp::Sub {
                     right.iter_mut().for_each(|t| t.coef = -t.coef);
                 }
@@ -232,7 +238,7 @@ impl Separate<'_, '_> {
                 self.bounded(terms)
             }
             BinaryOp::Mul => {
-                let (left, right) = (self.expand(a)?, self.expand(b)?);
+                let (left, right) = self.both(a, b)?;
                 self.times(&left, &right)
             }
             BinaryOp::Div => {
@@ -268,6 +274,14 @@ impl Separate<'_, '_> {
                 self.stop(between(&format!("{op:?}").to_lowercase()))
             }
         }
+    }
+
+    /// Two operands. Both are looked at even if the first fails: what they open tells whether scores are involved.
+    fn both(&mut self, a: &Expr, b: &Expr) -> Result<(Vec<Term>, Vec<Term>), Stopped> {
+        let (left, right) = (self.expand(a), self.expand(b));
+        let scores = self.scores();
+        let told = |s: Stopped| Stopped { scores: s.scores || scores, ..s };
+        Ok((left.map_err(told)?, right.map_err(told)?))
     }
 
     fn times(&mut self, left: &[Term], right: &[Term]) -> Result<Vec<Term>, Stopped> {

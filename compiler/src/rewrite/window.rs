@@ -10,6 +10,23 @@ use crate::ir::{Atom, BinaryOp, Expr, Index, Monoid, Node, Pred, Program, Reduct
 /// The name under which it reports.
 pub const NAME: &str = "window";
 
+/// Tells the windows that the author wrote.
+pub fn tell(program: &mut Program, report: &mut super::Report) {
+    each_function(program, report, &mut |cx| {
+        for at in 0..cx.function.body.len() {
+            let Some(d) = cx.definition_at(at).cloned() else { continue };
+            for c in &d.clauses {
+                let Node::Reduce(r) = &*c.body.node else { continue };
+                if let Some(text) = written(cx, &c.vars, r) {
+                    cx.fired(NAME, d.tensor, format!("{text}, as written"));
+                    let site = cx.site(d.tensor);
+                    cx.report.algorithm(site, text);
+                }
+            }
+        }
+    });
+}
+
 /// The pass.
 pub fn run(program: &mut Program, report: &mut super::Report) {
     each_function(program, report, &mut function);
@@ -38,10 +55,6 @@ fn function(cx: &mut Cx) {
                 cx.report.algorithm(site, text);
                 let body = Expr { elem: c.body.elem, node: Box::new(Node::Reduce(r)) };
                 cx.set_body(at, n, body);
-            } else if let Some(text) = written(cx, &c.vars, &r) {
-                cx.fired(NAME, d.tensor, format!("{text}, as written"));
-                let site = cx.site(d.tensor);
-                cx.report.algorithm(site, text);
             } else {
                 refuse(cx, d.tensor, &c.vars, &r);
             }
@@ -126,23 +139,27 @@ fn slopes(guard: &Pred, i: VarId, j: VarId) -> Vec<i64> {
     out
 }
 
-/// A reduction that is a window as the author wrote it: reads at an outer index plus (a multiple of) a reduction variable.
+/// A reduction that is a window as the author wrote it: reads at an outer index plus a reduction variable of fewer elements than the
+/// dimension has.
 fn written(cx: &Cx, outer: &[VarId], r: &Reduction) -> Option<String> {
     let mut tied: Vec<VarId> = Vec::new();
-    r.body.visit_reads(&mut |_, at| {
-        for index in at {
-            let mut inner = index;
-            if let [(Atom::Clamp(e, ..), 1)] = inner.terms.as_slice() {
-                inner = e;
+    r.body.visit_reads(&mut |t, at| {
+        for (index, &size) in at.iter().zip(&cx.shape(t)) {
+            // A window that shifts inward starts at a clamped index.
+            let mut around = Vec::new();
+            for (a, _) in index.terms.iter().filter(|(_, c)| *c > 0) {
+                match a {
+                    Atom::Var(v) => around.push(*v),
+                    Atom::Clamp(e, ..) => e.visit_vars(&mut |v| around.push(v)),
+                    _ => {}
+                }
             }
-            let has = |v: &VarId| inner.coefficient(*v) != 0;
-            for v in r.vars.iter().filter(|v| has(v)) {
-                // A merged axis is no window: there the outer index's step covers the inner's whole range.
-                let near = outer.iter().any(|o| {
-                    has(o) && inner.coefficient(*o).abs() < inner.coefficient(*v).abs().max(1) * cx.size(*v).max(2)
-                });
-                if near && !tied.contains(v) {
-                    tied.push(*v);
+            for &v in r.vars.iter().filter(|v| index.coefficient(**v) > 0 && cx.size(**v) < size) {
+                // In a merged axis the outer index steps over all of the inner's range.
+                let step = index.coefficient(v) * cx.size(v);
+                let near = outer.iter().any(|o| around.contains(o) && index.coefficient(*o) < step);
+                if near && !tied.contains(&v) {
+                    tied.push(v);
                 }
             }
         }

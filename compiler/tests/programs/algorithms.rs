@@ -96,7 +96,8 @@ fn a_perceptron_of_the_offset_is_a_table() {
         }
         assert!(!report.fired(relative::NAME, "dot"));
         assert!(!report.fired(linearise::NAME, "y"));
-        let stopped = report.entries.iter().find(|e| e.rewrite == linearise::NAME && !e.fired).expect("explained");
+        let stopped = report.entries.iter().find(|e| e.rewrite == linearise::NAME && !e.fired);
+        let stopped = stopped.unwrap_or_else(|| panic!("{gy} {gx} {report:#?}"));
         assert!(stopped.reason.contains("exp of the score lies between the products"), "{stopped:?}");
     }
 }
