@@ -24,7 +24,8 @@ test-cpu:
 
 test-vulkan:
 	@tools/setup-vulkan.sh
-	$(CARGO) test --release --locked -p foveate-tests --no-default-features --features wgpu --test vulkan
+	$(CARGO) test --release --locked -p foveate-codegen -p foveate-tests --no-default-features \
+		--features foveate-codegen/wgpu,foveate-tests/wgpu --test operations --test random_kernels --test vulkan
 
 ## Formatting, lints and documentation, warnings denied.
 lint:

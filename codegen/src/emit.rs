@@ -87,6 +87,14 @@ impl<'a> Emitter<'a> {
     /// A scalar constant.
     pub fn constant(&self, value: f64, elem: Elem) -> Value {
         let ty = elem_type(Type { elem, lanes: 1 }, self.target);
+        let float = !matches!(elem, Elem::I32 | Elem::U32 | Elem::Bool);
+        if float && !self.target.host && !(value as f32).is_finite() {
+            // WGSL cannot write them.
+            let bits = u64::from((value as f32).to_bits());
+            let bits = self.raw_constant(ConstantValue::UInt(bits), ElemType::UInt(UIntKind::U32));
+            let ty = ty.to_type(self.scope.ctx());
+            return op!(self, general::ReinterpretCastOp, ty, bits);
+        }
         let value = match elem {
             Elem::I32 => ConstantValue::Int(value as i32 as i64),
             Elem::U32 => ConstantValue::UInt(value as u32 as u64),
