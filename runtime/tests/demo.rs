@@ -88,3 +88,28 @@ fn gradients_are_those_of_the_interpreter() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn biases_norms_and_positions_do_not_decay() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../specs/demo/fashion.fov");
+    let source = Source::load(&path).expect("a correct spec");
+    let request = Request {
+        item: Some("FashionNet"),
+        settings: &[],
+        training: false,
+        batch: 1,
+        exposed: Vec::new(),
+        gradients: None,
+    };
+    let lowered = source.lower(&request).unwrap_or_else(|e| panic!("{e}"));
+    let count: usize = lowered.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();
+    assert!(count < 1_500_000, "{count}");
+    for p in &lowered.params {
+        let norm = p.name.contains("norm");
+        let free = norm || p.name.ends_with("bias") || ["pos_embed", "cls_token"].contains(&p.name.as_str());
+        if free || p.name.ends_with(".weight") {
+            assert_eq!(p.decay, !free, "{}", p.name);
+        }
+    }
+    assert!(lowered.params.iter().filter(|p| p.decay).count() > 20);
+}

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Place, devices, newest, run};
-use foveate_runtime::checkpoint::Checkpoint;
+use foveate_runtime::checkpoint::{Checkpoint, Tensors};
 use foveate_runtime::train::{EvalOptions, TrainOptions, eval};
 
 #[test]
@@ -56,4 +56,35 @@ fn a_loss_that_is_not_finite_is_left_out() {
     assert!(outcome.test_accuracy > Some(0.9), "{:?}", outcome.test_accuracy);
     let text = std::fs::read_to_string(place.out("out/metrics.jsonl")).expect("readable");
     assert!(text.lines().next().is_some_and(|l| l.contains("\"size\":null")), "{text}");
+}
+
+#[test]
+fn a_step_is_that_of_adamw() {
+    let place = Place::new("logits[c]^2");
+    let after = |steps| TrainOptions { max_steps: Some(steps), ..place.options("interpreter", "out") };
+    run(&after(0));
+    let start = newest(&place.out("out"));
+    run(&after(1));
+    let (end, text) = (newest(&place.out("out")), std::fs::read_to_string(place.out("out/metrics.jsonl")));
+    let step: serde_json::Value =
+        serde_json::from_str(text.expect("readable").lines().next().expect("a step")).expect("JSON");
+    let (lr, grad_norm) = (step["lr"].as_f64().expect("a number"), step["grad_norm"].as_f64().expect("a number"));
+    let (wd, beta1, beta2, eps) = (0.01, 0.9, 0.999, 1e-8);
+    let mut squares = 0.0;
+    for (name, before) in start.model.iter() {
+        let of = |from: &Tensors, name: &str| from.get(name).expect("a tensor").data.to_f64();
+        let (m, v) = (of(&end.optimizer, &format!("{name}.m")), of(&end.optimizer, &format!("{name}.v")));
+        // Weights decay; biases do not.
+        let decay = if name.ends_with(".weight") { wd } else { 0.0 };
+        for (((p, got), m), v) in before.data.to_f64().iter().zip(of(&end.model, name)).zip(m).zip(v) {
+            let g = m / (1.0 - beta1);
+            squares += g * g;
+            // 1 - beta2 is what is left of f32 precision.
+            assert!((v - (1.0 - beta2) * g * g).abs() <= 1e-4 * v.abs() + 1e-12, "{name}");
+            let expected = p - lr * decay * p - lr * g / (g.abs() + eps);
+            assert!((got - expected).abs() < 1e-6, "{name}: {got} for {expected}");
+        }
+    }
+    // The gradient was clipped to a norm of 1.
+    assert!(grad_norm > 0.0 && (squares.sqrt() - grad_norm.min(1.0)).abs() < 1e-4, "{grad_norm} {squares}");
 }
