@@ -1,0 +1,344 @@
+//! The command line: verbs, their options and their help.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// Compiles, checks and trains attention variants, losses and vision models written in index notation.
+#[derive(Debug, Parser)]
+#[command(name = "foveate", version, propagate_version = true, disable_help_subcommand = true)]
+#[command(after_help = "Exit codes: 0 done, 1 a check failed or the input is bad, 2 wrong usage. The language: docs/language.md.")]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Parse and check files; report every error found
+    Check(Check),
+    /// Write files in the canonical format
+    Fmt(Fmt),
+    /// Show the derivation: rewrites, algorithm, kernels, memory
+    Explain(Explain),
+    /// Write a stage of the pipeline as text
+    Emit(Emit),
+    /// Compare an item with tensors of another implementation
+    Verify(Verify),
+    /// Count parameters, operations and memory of a model
+    Info(Info),
+    /// Train by a recipe
+    Train(Train),
+    /// Measure a checkpoint on the test images
+    Eval(Eval),
+    /// List the devices and what they can do
+    Devices(Devices),
+}
+
+/// `foveate check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: foveate check specs/attention/*.fov")]
+pub struct Check {
+    /// The files
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Write the findings as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `foveate fmt`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: foveate fmt --check specs/attention/*.fov")]
+pub struct Fmt {
+    /// The files, rewritten in place
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Change nothing; list the files that are not in the canonical format and fail if there are any
+    #[arg(long)]
+    pub check: bool,
+    /// Write the list of files that differ as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An item with the values of its arguments.
+#[derive(Debug, Args)]
+pub struct Target {
+    /// The file, and the item where it has more than one: specs/attention/vicinity.fov:VicinityAttention
+    #[arg(value_name = "FILE[:ITEM]")]
+    pub item: ItemRef,
+    #[command(flatten)]
+    pub settings: Settings,
+}
+
+/// Values given on the command line.
+#[derive(Debug, Args)]
+pub struct Settings {
+    /// Give an argument its value: H=3, grid=5x7, dims=16,24, qkv_bias=true, form=product
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    pub set: Vec<Setting>,
+}
+
+/// `foveate explain`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: foveate explain specs/attention/vicinity.fov:VicinityAttentionQuadratic --set C=64 --set H=2 --set grid=14x14")]
+pub struct Explain {
+    #[command(flatten)]
+    pub target: Target,
+    /// Explain the inference program instead of the training step
+    #[arg(long)]
+    pub inference: bool,
+    /// Images in a batch
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub batch: usize,
+    /// Write the derivation as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A stage that `emit` can write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Stage {
+    /// The index IR after every pass
+    Ir,
+    /// The kernels as loop nests
+    Loops,
+}
+
+/// `foveate emit`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: foveate emit specs/attention/mcsa.fov --target loops --set C=64 --set H=1 --set grid=56x56 -o out")]
+pub struct Emit {
+    #[command(flatten)]
+    pub target: Target,
+    /// Which stage
+    #[arg(long = "target", value_enum, value_name = "STAGE")]
+    pub stage: Stage,
+    /// The directory to write to; made if it is not there
+    #[arg(short, long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// Emit the inference program instead of the training step
+    #[arg(long)]
+    pub inference: bool,
+    /// Images in a batch
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub batch: usize,
+}
+
+/// Where programs run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceName {
+    /// Generated kernels on the processor
+    Cpu,
+    /// The reference interpreter, in float64; slow
+    Interpreter,
+    /// Generated kernels through Vulkan, Metal or DirectX
+    Wgpu,
+}
+
+impl DeviceName {
+    /// The name that the runtime knows it by.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceName::Cpu => "cpu",
+            DeviceName::Interpreter => "interpreter",
+            DeviceName::Wgpu => "wgpu",
+        }
+    }
+}
+
+/// `foveate verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "The file holds input/N, param/N, output/N and, for gradients, cotangent/N and grad/N.\n\
+    Example: foveate verify specs/attention/mcsa.fov --against tests/golden/ops/central_6x6_k5.safetensors \
+    --set H=4 --set grid=6x6 --set k=5")]
+pub struct Verify {
+    #[command(flatten)]
+    pub target: Target,
+    /// The tensors to compare with
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub against: PathBuf,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
+    pub device: DeviceName,
+    /// Largest relative L2 error of an output [default: 1e-5 on the CPU, 1e-4 on GPUs, 1e-6 in the interpreter]
+    #[arg(long, value_name = "X", value_parser = bound)]
+    pub rtol: Option<f64>,
+    /// Largest relative L2 error of a gradient [default: 1e-4 on the CPU, 1e-3 on GPUs, 1e-6 in the interpreter]
+    #[arg(long, value_name = "X", value_parser = bound)]
+    pub grad_rtol: Option<f64>,
+    /// Compare only the tensors whose name matches; `*` stands for any text (output/y, grad/*)
+    #[arg(long, value_name = "PATTERN")]
+    pub only: Option<String>,
+    /// Write the table as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `foveate info`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: foveate info specs/demo/fashion.fov:FashionNet --params")]
+pub struct Info {
+    #[command(flatten)]
+    pub target: Target,
+    /// List every parameter with its shape
+    #[arg(long)]
+    pub params: bool,
+    /// Images in a batch
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub batch: usize,
+    /// Write the numbers as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `foveate train`.
+#[derive(Debug, Args)]
+#[command(after_help = "An interrupt (Ctrl-C) finishes the step, saves and stops; --resume goes on from there.\n\
+    Example: foveate train specs/demo/fashion.fov --set epochs=3 --out out/demo")]
+pub struct Train {
+    /// The file, and the recipe where it has more than one
+    #[arg(value_name = "FILE[:RECIPE]")]
+    pub item: ItemRef,
+    #[command(flatten)]
+    pub settings: Settings,
+    /// The data set, instead of the recipe's
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
+    pub device: DeviceName,
+    /// Where checkpoints and the report go; made if it is not there [default: out/RECIPE]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on from the checkpoint in the output directory
+    #[arg(long)]
+    pub resume: bool,
+    /// Write the outcome as JSON to standard output, and no progress
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `foveate eval`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: foveate eval specs/demo/fashion.fov --weights out/demo/model.safetensors")]
+pub struct Eval {
+    /// The file, and the recipe where it has more than one
+    #[arg(value_name = "FILE[:RECIPE]")]
+    pub item: ItemRef,
+    #[command(flatten)]
+    pub settings: Settings,
+    /// The checkpoint
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub weights: PathBuf,
+    /// The data set, instead of the recipe's
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
+    pub device: DeviceName,
+    /// Write the result as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `foveate devices`.
+#[derive(Debug, Args)]
+pub struct Devices {
+    /// Write the list as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `FILE` or `FILE:ITEM`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ItemRef {
+    /// The file.
+    pub file: PathBuf,
+    /// The item, where given.
+    pub item: Option<String>,
+}
+
+impl FromStr for ItemRef {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<ItemRef, String> {
+        // A colon may also be part of the path (a drive letter), so the item must look like a name.
+        let split = text.rsplit_once(':').filter(|(_, item)| is_name(item));
+        let (file, item) = split.map_or((text, None), |(file, item)| (file, Some(item.to_owned())));
+        if file.is_empty() {
+            return Err("expected FILE or FILE:ITEM".to_owned());
+        }
+        Ok(ItemRef { file: PathBuf::from(file), item })
+    }
+}
+
+/// `NAME=VALUE`; what the value means depends on the argument's kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The argument, or the path of a recipe's entry (`schedule.warmup_epochs`).
+    pub name: String,
+    /// The value as typed.
+    pub value: String,
+}
+
+impl FromStr for Setting {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Setting, String> {
+        let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE, for example H=3")?;
+        if !name.split('.').all(is_name) {
+            return Err(format!("`{name}` is not a name; expected NAME=VALUE, for example H=3"));
+        }
+        if value.is_empty() {
+            return Err(format!("`{name}` has no value; expected NAME=VALUE, for example H=3"));
+        }
+        Ok(Setting { name: name.to_owned(), value: value.to_owned() })
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let mut characters = text.chars();
+    characters.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && characters.all(|character| character.is_ascii_alphanumeric() || character == '_')
+}
+
+/// An error bound: a finite number that is not negative.
+fn bound(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
+        _ => Err("expected a number such as 1e-5".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn items_are_split_off() {
+        let item: ItemRef = "a/b.fov:Net".parse().expect("an item");
+        assert_eq!((item.file, item.item.as_deref()), (PathBuf::from("a/b.fov"), Some("Net")));
+        let file: ItemRef = "C:/b.fov".parse().expect("a path");
+        assert_eq!((file.file, file.item), (PathBuf::from("C:/b.fov"), None));
+        assert!(":Net".parse::<ItemRef>().is_err());
+    }
+
+    #[test]
+    fn settings_need_a_name_and_a_value() {
+        let setting: Setting = "grid=5x7".parse().expect("a setting");
+        assert_eq!((setting.name.as_str(), setting.value.as_str()), ("grid", "5x7"));
+        for wrong in ["grid", "=3", "H=", "2=3"] {
+            assert!(wrong.parse::<Setting>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! Spec files, and the item of one with its arguments.
+
+use crate::args::{Setting, Target};
+use crate::failure::Failure;
+use foveate_compiler::check::Value;
+use foveate_compiler::grad::Seeds;
+use foveate_compiler::ir::ResultRole;
+use foveate_compiler::lower::Lowered;
+use foveate_compiler::schedule::Facts;
+use foveate_runtime::device::Device;
+use foveate_runtime::driver::{Request, Source, Wrt};
+use std::io::Write;
+use std::path::Path;
+
+/// An item of a spec with the arguments of the command line.
+pub struct Item {
+    source: Source,
+    name: Option<String>,
+    settings: Vec<(String, Value)>,
+    batch: usize,
+}
+
+impl Item {
+    /// Reads the spec.
+    pub fn load(target: &Target, batch: usize) -> Result<Item, Failure> {
+        let source = Source::load(&target.item.file)?;
+        let settings = values(&target.settings.set)?;
+        Ok(Item { source, name: target.item.item.clone(), settings, batch })
+    }
+
+    /// Asks `what` of the item's inference program, or of the program that gives its results and their gradients.
+    pub fn with<T>(
+        &self,
+        training: bool,
+        what: impl FnOnce(&Source, &Request<'_>) -> foveate_runtime::error::Result<T>,
+    ) -> Result<T, Failure> {
+        let mut request = Request {
+            item: self.name.as_deref(),
+            settings: &self.settings,
+            training,
+            batch: self.batch,
+            exposed: Vec::new(),
+            gradients: None,
+        };
+        if training {
+            request.gradients = Some(gradient(&self.source.lower(&request)?));
+        }
+        Ok(what(&self.source, &request)?)
+    }
+}
+
+/// The values of settings; the same name twice is an error unless the values agree.
+pub fn values(settings: &[Setting]) -> Result<Vec<(String, Value)>, Failure> {
+    let mut out: Vec<(String, Value)> = Vec::new();
+    for setting in settings {
+        let value = Value::parse(&setting.value).map_err(|e| Failure::new(format!("--set {}: {e}", setting.name)))?;
+        match out.iter().find(|(name, _)| *name == setting.name) {
+            Some((name, first)) if *first != value => {
+                return Err(Failure::new(format!("--set gives `{name}` two values, {first} and {value}")));
+            }
+            Some(_) => {}
+            None => out.push((setting.name.clone(), value)),
+        }
+    }
+    Ok(out)
+}
+
+/// What training an item differentiates: `loss`, or its scalars, or else all its results; with respect to its parameters, and to its
+/// inputs where it has no scalar result (a building block) or no parameters.
+fn gradient(item: &Lowered) -> (Seeds, Wrt) {
+    let entry = item.program.entry();
+    let scalar = |name: &&String| {
+        let result = entry.results.iter().find(|r| r.role == ResultRole::Output((*name).clone()));
+        result.is_some_and(|r| entry.tensor(r.tensor).dims.is_empty())
+    };
+    let scalars: Vec<String> = item.results.iter().filter(scalar).cloned().collect();
+    let block = scalars.is_empty();
+    let seeds = if item.results.iter().any(|name| name == "loss") {
+        Seeds::Loss
+    } else {
+        Seeds::Cotangents(if block { item.results.clone() } else { scalars })
+    };
+    let mut wrt: Vec<String> = item.params.iter().map(|p| p.name.clone()).collect();
+    if block || wrt.is_empty() {
+        wrt.extend(item.inputs.iter().filter(|i| i.label_classes.is_none()).map(|i| i.name.clone()));
+    }
+    (seeds, Wrt::Names(wrt))
+}
+
+/// What schedules may use: the facts of the processor, or those of a usual one where this build has no device.
+pub fn facts() -> Facts {
+    let facts = Device::open("cpu").ok().and_then(|device| device.facts());
+    facts.or_else(|| Device::Loops.facts()).unwrap_or(Facts { lanes: 8, units: 2, local_bytes: 64 << 10, registers: 28 })
+}
+
+/// The text of a file; it must be UTF-8.
+pub fn read(path: &Path) -> Result<String, Failure> {
+    let raw = std::fs::read(path).map_err(|error| Failure::io("read", path, error))?;
+    String::from_utf8(raw).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Failure::new(format!("{} is not text: byte {at} is not UTF-8; save the file as UTF-8", path.display()))
+    })
+}
+
+/// Gives a file a new text, whole or not at all; its permissions stay.
+pub fn replace(path: &Path, text: &str) -> Result<(), Failure> {
+    let write = || -> std::io::Result<()> {
+        // A link is followed, so that the file it points at is replaced and not the link.
+        let path = path.canonicalize()?;
+        let directory = path.parent().unwrap_or(Path::new("."));
+        let mut new = tempfile::NamedTempFile::new_in(directory)?;
+        new.write_all(text.as_bytes())?;
+        new.as_file().set_permissions(std::fs::metadata(&path)?.permissions())?;
+        new.as_file().sync_all()?;
+        new.persist(&path).map_err(|error| error.error)?;
+        Ok(())
+    };
+    write().map_err(|error| Failure::io("write", path, error))
+}
