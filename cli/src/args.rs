@@ -7,7 +7,9 @@ use std::str::FromStr;
 /// Compiles, checks and trains attention variants, losses and vision models written in index notation.
 #[derive(Debug, Parser)]
 #[command(name = "foveate", version, propagate_version = true, disable_help_subcommand = true)]
-#[command(after_help = "Exit codes: 0 done, 1 a check failed or the input is bad, 2 wrong usage. The language: docs/language.md.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 a check failed or the input is bad, 2 wrong usage. The language: docs/language.md."
+)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -84,7 +86,9 @@ pub struct Settings {
 
 /// `foveate explain`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: foveate explain specs/attention/vicinity.fov:VicinityAttentionQuadratic --set C=64 --set H=2 --set grid=14x14")]
+#[command(
+    after_help = "Example: foveate explain specs/attention/vicinity.fov:VicinityAttentionQuadratic --set C=64 --set H=2 --set grid=14x14"
+)]
 pub struct Explain {
     #[command(flatten)]
     pub target: Target,
@@ -110,7 +114,9 @@ pub enum Stage {
 
 /// `foveate emit`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: foveate emit specs/attention/mcsa.fov --target loops --set C=64 --set H=1 --set grid=56x56 -o out")]
+#[command(
+    after_help = "Example: foveate emit specs/attention/mcsa.fov --target loops --set C=64 --set H=1 --set grid=56x56 -o out"
+)]
 pub struct Emit {
     #[command(flatten)]
     pub target: Target,

@@ -21,7 +21,8 @@ pub fn complain(text: &str) {
 
 /// Writes a value as JSON to standard output.
 pub fn say_json(value: &impl Serialize) -> Result<(), Failure> {
-    let text = serde_json::to_string_pretty(value).map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?;
+    let text =
+        serde_json::to_string_pretty(value).map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?;
     say(&(text + "\n"))
 }
 
@@ -87,7 +88,13 @@ pub fn si(value: f64) -> String {
     for (factor, prefix) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
         if value.abs() >= factor {
             let scaled = value / factor;
-            let digits = if scaled >= 100.0 { 0 } else if scaled >= 10.0 { 1 } else { 2 };
+            let digits = if scaled >= 100.0 {
+                0
+            } else if scaled >= 10.0 {
+                1
+            } else {
+                2
+            };
             return format!("{scaled:.digits$} {prefix}");
         }
     }

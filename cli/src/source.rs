@@ -90,7 +90,12 @@ fn gradient(item: &Lowered) -> (Seeds, Wrt) {
 /// What schedules may use: the facts of the processor, or those of a usual one where this build has no device.
 pub fn facts() -> Facts {
     let facts = Device::open("cpu").ok().and_then(|device| device.facts());
-    facts.or_else(|| Device::Loops.facts()).unwrap_or(Facts { lanes: 8, units: 2, local_bytes: 64 << 10, registers: 28 })
+    facts.or_else(|| Device::Loops.facts()).unwrap_or(Facts {
+        lanes: 8,
+        units: 2,
+        local_bytes: 64 << 10,
+        registers: 28,
+    })
 }
 
 /// The text of a file; it must be UTF-8.
