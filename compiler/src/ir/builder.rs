@@ -5,6 +5,7 @@ use super::expr::{BinaryOp, Bounds, Elem, Expr, Monoid, Node, Pred, Reduction, U
 use super::index::Index;
 use super::{TensorId, VarId};
 
+#[expect(clippy::should_implement_trait, reason = "constructors of nodes, which simplify; not operators on values")]
 impl Expr {
     /// A node of the given element type.
     pub fn new(elem: Elem, node: Node) -> Expr {

@@ -295,8 +295,8 @@ impl Pred {
     /// `lo <= index < hi`, leaving out what the ranges prove.
     pub fn within(index: &Index, lo: i64, hi: i64, sizes: &dyn Sizes) -> Pred {
         let range = index.range(sizes);
-        let below = (!range.is_some_and(|(l, _)| l >= lo)).then(|| Pred::NonNeg(index.plus(-lo)));
-        let above = (!range.is_some_and(|(_, h)| h < hi)).then(|| Pred::NonNeg(Index::from(hi - 1).sub(index)));
+        let below = range.is_none_or(|(l, _)| l < lo).then(|| Pred::NonNeg(index.plus(-lo)));
+        let above = range.is_none_or(|(_, h)| h >= hi).then(|| Pred::NonNeg(Index::from(hi - 1).sub(index)));
         Pred::and(below.into_iter().chain(above))
     }
 }

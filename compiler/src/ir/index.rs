@@ -115,10 +115,10 @@ impl Index {
             return self.clone();
         }
         let (whole, rest) = self.split(c);
-        if let Some((lo, hi)) = rest.range(sizes) {
-            if lo.div_euclid(c) == hi.div_euclid(c) {
-                return whole.plus(lo.div_euclid(c));
-            }
+        if let Some((lo, hi)) = rest.range(sizes)
+            && lo.div_euclid(c) == hi.div_euclid(c)
+        {
+            return whole.plus(lo.div_euclid(c));
         }
         // floor(floor(e / k) / c) = floor(e / (k c))
         if let ([(Atom::Div(e, k), 1)], 0) = (rest.terms.as_slice(), rest.offset) {
@@ -137,10 +137,10 @@ impl Index {
             return Index::default();
         }
         let (_, rest) = self.split(c);
-        if let Some((lo, hi)) = rest.range(sizes) {
-            if lo.div_euclid(c) == hi.div_euclid(c) {
-                return rest.plus(-lo.div_euclid(c) * c);
-            }
+        if let Some((lo, hi)) = rest.range(sizes)
+            && lo.div_euclid(c) == hi.div_euclid(c)
+        {
+            return rest.plus(-lo.div_euclid(c) * c);
         }
         if let Some((g, a, b)) = rest.radix(c, sizes) {
             return a.modulo(c / g, sizes).scale(g).add(&b);

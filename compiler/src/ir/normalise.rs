@@ -149,10 +149,10 @@ impl Split<'_> {
 
 /// The expression with reads that ranges do not prove to be inside giving 0 outside. Reads under the reduction's own guard stay.
 fn relaxed(e: &Expr, dims: &dyn Fn(super::TensorId) -> Vec<super::AxisId>, axes: &[Axis], sizes: &VarSizes) -> Expr {
-    if let Node::Reduce(r) = &*e.node {
-        if r.guard != Pred::True {
-            return e.clone();
-        }
+    if let Node::Reduce(r) = &*e.node
+        && r.guard != Pred::True
+    {
+        return e.clone();
     }
     if let Node::Select(..) = &*e.node {
         return e.clone();

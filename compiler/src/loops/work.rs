@@ -58,10 +58,11 @@ impl Counter<'_> {
                     Op::Load { .. } | Op::Gather { .. } => out.traffic = lanes * ty.elem.bytes() as f64,
                     _ => {}
                 }
-                if ty.lanes == 1 && !float {
-                    if let Some(x) = self.usual(ty.elem, op) {
-                        self.known.insert(*value, x);
-                    }
+                if ty.lanes == 1
+                    && !float
+                    && let Some(x) = self.usual(ty.elem, op)
+                {
+                    self.known.insert(*value, x);
                 }
             }
             Stmt::Store { value, .. } | Stmt::Scatter { value, .. } => {

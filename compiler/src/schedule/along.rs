@@ -65,7 +65,7 @@ struct Walk<'v, 'a> {
 impl Walk<'_, '_> {
     /// The variable, if it can run along the lanes.
     fn lane(&mut self, v: VarId) -> Option<VarId> {
-        let whole = self.view.size_of(v) as usize % self.width == 0;
+        let whole = (self.view.size_of(v) as usize).is_multiple_of(self.width);
         self.vectors |= whole;
         whole.then_some(v)
     }

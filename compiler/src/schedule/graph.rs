@@ -33,10 +33,10 @@ impl<'a> Builder<'a> {
             results.entry(r.tensor).or_default().push(r.role.clone());
         }
         for r in &plan.function.results {
-            if !buffers.contains_key(&r.tensor) {
+            buffers.entry(r.tensor).or_insert_with(|| {
                 let roles = results[&r.tensor].clone();
-                buffers.insert(r.tensor, self.buffer(plan, r.tensor, BufferRole::Result(roles)));
-            }
+                self.buffer(plan, r.tensor, BufferRole::Result(roles))
+            });
         }
         self.run(entry, parts, buffers, "");
     }

@@ -169,14 +169,11 @@ fn pair_rows(view: &View<'_>, clause: &Clause, reads: &[(TensorId, Vec<Index>)])
             continue;
         }
         for i in at {
-            match i.as_var() {
-                Some(v) if clause.vars.contains(&v) => {
-                    if !rows.contains(&v) {
-                        rows.push(v)
-                    }
-                }
-                _ if clause.vars.iter().any(|&v| i.uses(v)) => return None,
-                _ => {}
+            match i.as_var().filter(|v| clause.vars.contains(v)) {
+                Some(v) if rows.contains(&v) => {}
+                Some(v) => rows.push(v),
+                None if clause.vars.iter().any(|&v| i.uses(v)) => return None,
+                None => {}
             }
         }
     }

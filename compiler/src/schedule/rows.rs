@@ -118,7 +118,7 @@ fn build(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> (Kernel, Vec
         }
         width /= 2;
     };
-    view.aligned_lane = (lane_size % width == 0).then_some(lane);
+    view.aligned_lane = lane_size.is_multiple_of(width).then_some(lane);
 
     // The steps in order: a stage stands before the first that reads it.
     let mut plan = Plan { stage, staged: HashMap::new(), steps: Vec::new(), done: HashMap::new() };
@@ -344,7 +344,7 @@ fn choose_stages(
     let own: Vec<TensorId> = members.iter().map(|m| m.tensor).collect();
     for (inner, body) in roots {
         let times = points(&view.axes, &view.function, inner) as f64;
-        count(view, body, times, &own, &mut evals);
+        count(view, body, times, &mut evals);
     }
     // Virtual tensors in reverse order of definition, so that readers are decided before what they read.
     let mut order: Vec<TensorId> = view.function.body.iter().rev().flat_map(|s| s.defines()).collect();
@@ -374,7 +374,7 @@ fn choose_stages(
                     fits = false;
                 }
             }
-            count(view, &body, inner, &own, &mut evals);
+            count(view, &body, inner, &mut evals);
         }
     }
     // Stored tensors that the lanes would take apart again and again.
@@ -397,11 +397,11 @@ fn choose_stages(
 }
 
 /// Adds how often each key is read by an expression that is evaluated `times` times; reads that have no key are inlined.
-fn count(view: &mut View<'_>, e: &Expr, times: f64, own: &[TensorId], out: &mut Vec<(Key, f64)>) {
+fn count(view: &mut View<'_>, e: &Expr, times: f64, out: &mut Vec<(Key, f64)>) {
     match &*e.node {
         Node::Reduce(r) => {
             let n = points(&view.axes, &view.function, &r.vars) as f64;
-            return count(view, &r.body, times * n, own, out);
+            return count(view, &r.body, times * n, out);
         }
         Node::Read { tensor, at, .. } => match key(view, *tensor, at) {
             Some((key, _)) => match out.iter_mut().find(|(k, _)| *k == key) {
@@ -410,13 +410,13 @@ fn count(view: &mut View<'_>, e: &Expr, times: f64, own: &[TensorId], out: &mut 
             },
             None if view.is_virtual(*tensor) => {
                 let body = view.body_at(*tensor, at);
-                count(view, &body, times, own, out);
+                count(view, &body, times, out);
             }
             None => {}
         },
         _ => {}
     }
-    e.for_each_child(&mut |c| count(view, c, times, own, out));
+    e.for_each_child(&mut |c| count(view, c, times, out));
 }
 
 /// The cost of a body with everything virtual in it inlined.

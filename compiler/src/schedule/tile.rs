@@ -293,7 +293,7 @@ fn emit(
     let lane_size: usize = tile.lane.iter().map(|&v| view.size_of(v) as usize).product();
     let span = tile.width * tile.vectors;
     let lane = (!tile.lane.is_empty()).then(|| view.var("lane", lane_size - (tile.vectors - 1) * tile.width));
-    view.aligned_lane = lane.filter(|_| lane_size % span == 0);
+    view.aligned_lane = lane.filter(|_| lane_size.is_multiple_of(span));
     let unrolled = tile.unrolled.map(|(v, n)| (v, n, view.var("tile", view.size_of(v) as usize - n + 1)));
 
     // What the result's variables are at vector `m` and unrolled step `n`.
@@ -408,7 +408,7 @@ impl Scope<'_> {
         }
         let n = self.int(span as i64);
         let start = self.int_op(BinaryOp::Mul, tile, n);
-        if size % span == 0 {
+        if size.is_multiple_of(span) {
             return start;
         }
         let last = self.int((size - span) as i64);
