@@ -1,7 +1,7 @@
 //! One lowering from the loop IR to CubeCL, and the device that runs what comes out.
 //!
 //! A [`Device`] is opened for a [`Backend`], reports its [`Facts`], holds buffers, compiles [`Kernel`]s and launches them in order.
-//! Kernels are data: nothing is generated as source text and no Rust compiler runs. [`walk`] goes through a kernel's statements
+//! Kernels are data: nothing is generated as source text and no Rust compiler runs. `walk` goes through a kernel's statements
 //! and writes CubeCL's IR, which CubeCL then lowers for the device (LLVM on the CPU, WGSL through wgpu).
 //!
 //! [`Kernel`]: foveate_compiler::loops::Kernel

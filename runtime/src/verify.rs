@@ -105,6 +105,8 @@ pub fn verify(options: &VerifyOptions) -> Result<Verification> {
 
     // What the item can give, from lowering alone.
     let able = source.lower(&run.request(true, &[], None))?;
+    let all = able.params.iter().chain(&able.states);
+    reference.params.expect(&options.against, all.map(|p| (p.name.as_str(), p.shape.as_slice())))?;
     let has = |name: &str| able.results.iter().chain(&able.exposed).any(|n| n == name);
     let (mut training, mut inference) = (Vec::new(), Vec::new());
     for (name, _) in reference.outputs.iter().filter(|(n, _)| wanted(&format!("output/{n}"))) {
@@ -124,6 +126,13 @@ pub fn verify(options: &VerifyOptions) -> Result<Verification> {
     }
     let grads: Vec<String> =
         reference.grads.iter().map(|(n, _)| n.clone()).filter(|n| wanted(&format!("grad/{n}"))).collect();
+    let known =
+        |name: &String| able.params.iter().any(|p| p.name == *name) || able.inputs.iter().any(|i| i.name == *name);
+    if let Some(name) = grads.iter().find(|name| !known(name)) {
+        let found =
+            format!("`grad/{name}`: the item has no such parameter or input (leave the tensor out with --only)");
+        return Err(Error::file(&options.against, found));
+    }
     let exposed =
         |names: &[String]| -> Vec<String> { names.iter().filter(|n| !able.results.contains(n)).cloned().collect() };
 
@@ -192,9 +201,7 @@ impl<'a> Run<'a> {
     /// Compiles and runs the item on the reference's inputs and parameters.
     fn results(&self, request: &Request<'_>) -> Result<Results> {
         let compiled = self.source.compile(request, self.device.facts().as_ref())?;
-        let Compiled { lowered, program, graph, .. } = &compiled;
-        let all = lowered.params.iter().chain(&lowered.states);
-        self.reference.params.expect(&self.reference.path, all.map(|p| (p.name.as_str(), p.shape.as_slice())))?;
+        let Compiled { program, graph, .. } = &compiled;
         let mut memory = Memory::new(self.device.clone())?;
         let session = Session::new(&mut memory, program, graph.as_ref(), &Bindings::NONE)?;
         let entry = program.entry();

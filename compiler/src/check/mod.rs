@@ -1,6 +1,6 @@
 //! Checking: names, index types, shapes, constraints, and the modules of a spec with concrete sizes.
 //!
-//! Checking and lowering are one walk, the [elaborator](elaborator): a module is instantiated with integers for its sizes, and
+//! Checking and lowering are one walk, the `elaborator`: a module is instantiated with integers for its sizes, and
 //! every statement is checked while its index IR is made. What only holds by chance for some sizes is found because
 //! [`check`] elaborates every item at two sets of sample sizes that are unlike each other.
 

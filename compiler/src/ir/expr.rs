@@ -71,7 +71,7 @@ pub enum Node {
     Stop(Expr),
     /// A number in [0, 1), see [`crate::ir::expr::random`].
     Random {
-        /// u32 [2]: seed and step.
+        /// `u32 [2]`: seed and step.
         key: TensorId,
         /// The place in the program.
         place: u32,

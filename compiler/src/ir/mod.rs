@@ -148,7 +148,7 @@ pub enum ArgRole {
     State(String),
     /// An input of `forward`.
     Input(String),
-    /// The random key: u32 [2], seed and step (hashed with the call site in callees).
+    /// The random key: `u32 [2]`, seed and step (hashed with the call site in callees).
     Key,
     /// A cotangent of the result of that name (differentiated programs only).
     Cotangent(String),

@@ -1,8 +1,8 @@
 //! From text to syntax tree.
 //!
-//! A text is read in rounds. Each round scans it ([`scan`]) for what no grammar would explain well (odd characters,
+//! A text is read in rounds. Each round scans it (`scan`) for what no grammar would explain well (odd characters,
 //! open brackets) and then runs the pest grammar. The first problem of a round is reported, the statement, member or
-//! item it is in is blanked ([`recovery`]), and the next round reads what is left; so one run reports several errors
+//! item it is in is blanked (`recovery`), and the next round reads what is left; so one run reports several errors
 //! and always returns a tree of what could be read. Blanking keeps every byte offset.
 
 mod cursor;
