@@ -22,7 +22,7 @@ use crate::lower::forward::Frame;
 pub(crate) const MAX_ELEMENTS: i64 = 1 << 31;
 
 /// The most steps (expressions evaluated, statements unrolled) of one elaboration.
-pub(crate) const MAX_STEPS: usize = 2_000_000;
+pub(crate) const MAX_STEPS: usize = 1_000_000;
 
 /// The most diagnostics of one elaboration.
 const MAX_DIAGNOSTICS: usize = 50;
@@ -39,7 +39,8 @@ pub(crate) struct Elaborator<'a> {
     pub trail: Vec<(Span, String)>,
     /// The modules that are being instantiated.
     pub open: Vec<ItemRef>,
-    pub steps: usize,
+    /// How many steps are left before it gives up.
+    pub steps_left: usize,
     pub gave_up: bool,
     next: u32,
     /// The batch axis.
@@ -68,7 +69,7 @@ impl<'a> Elaborator<'a> {
             reported: HashSet::new(),
             trail: Vec::new(),
             open: Vec::new(),
-            steps: 0,
+            steps_left: MAX_STEPS,
             gave_up: false,
             next: 0,
             batch: Axis::batch(batch),

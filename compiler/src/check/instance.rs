@@ -539,8 +539,7 @@ impl<'a> Elaborator<'a> {
 
     /// Takes a name that no other submodule, parameter or state of the module has.
     fn take_name(&mut self, out: &mut Instance<'a>, name: &str, span: Span) -> R<()> {
-        self.steps += DECLARATION;
-        self.step(span)?;
+        self.steps(DECLARATION, span)?;
         if !out.taken.insert(name.to_owned()) {
             let d = Diagnostic::error("E0107", format!("`{name}` is declared twice in `{}`", out.module.name.text));
             return self.fail(d.primary(span, "again here"));

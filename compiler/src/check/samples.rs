@@ -4,12 +4,13 @@
 //! other sizes and rates, and there is one more for every other word and truth value that an argument may be. Each is for training
 //! and for inference. What holds only by chance for some sizes, or is wrong in a branch that the defaults do not take, is found so.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 
 use foveate_dsl::ast::{self, Expr, ExprKind, Module, ParamType, Span};
 use foveate_dsl::{Diagnostic, SourceMap};
 
-use super::elaborator::Elaborator;
+use super::elaborator::{Elaborator, MAX_STEPS};
 use super::recipe_settings;
 use super::spec::{ItemRef, Spec};
 use super::unused;
@@ -33,11 +34,14 @@ type Settings = Vec<(String, Value)>;
 pub fn check(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
     on_a_large_stack(|| {
         let mut out = Findings::default();
+        let steps_left = Cell::new(MAX_STEPS);
         for (item, tree) in spec.root_items().iter().enumerate() {
             let r = ItemRef { file: spec.root(), item };
             match tree {
-                ast::Item::Module(module) => Samples { spec, sources, r, module }.run(&mut out),
-                ast::Item::Function(function) => out.add(function_body(spec, sources, r, function)),
+                ast::Item::Module(module) => {
+                    Samples { spec, sources, r, module, steps_left: &steps_left }.run(&mut out)
+                }
+                ast::Item::Function(function) => out.add(function_body(spec, sources, r, function, &steps_left)),
                 ast::Item::Recipe(recipe) => out.add(recipe_settings::check(spec, sources, recipe)),
             }
         }
@@ -69,9 +73,20 @@ impl Findings {
 }
 
 /// The body of a function at numbers.
-fn function_body(spec: &Spec, sources: &SourceMap, r: ItemRef, function: &ast::ScalarFn) -> Vec<Diagnostic> {
+fn function_body(
+    spec: &Spec,
+    sources: &SourceMap,
+    r: ItemRef,
+    function: &ast::ScalarFn,
+    steps_left: &Cell<usize>,
+) -> Vec<Diagnostic> {
     let mut elaborator = Elaborator::new(spec, sources, true, 1);
+    elaborator.steps_left = steps_left.get();
+    if elaborator.steps_left == 0 {
+        return Vec::new();
+    }
     elaborator.function_alone(r, function);
+    steps_left.set(elaborator.steps_left);
     elaborator.diagnostics
 }
 
@@ -81,6 +96,8 @@ struct Samples<'a> {
     sources: &'a SourceMap,
     r: ItemRef,
     module: &'a Module,
+    /// How many steps the whole check has left; without any, further runs say nothing.
+    steps_left: &'a Cell<usize>,
 }
 
 impl Samples<'_> {
@@ -116,8 +133,13 @@ impl Samples<'_> {
     fn elaborate(&self, settings: &Settings, training: bool) -> Vec<Diagnostic> {
         let options = LowerOptions { training, batch: 2, exposed: Vec::new() };
         let mut elaborator = Elaborator::new(self.spec, self.sources, training, options.batch);
+        elaborator.steps_left = self.steps_left.get();
+        if elaborator.steps_left == 0 {
+            return Vec::new();
+        }
         // What is wrong is among the diagnostics.
         let _ = elaborator.item(self.r, settings, &options);
+        self.steps_left.set(elaborator.steps_left);
         let sample: Vec<String> = (settings.iter())
             .filter(|(name, _)| self.module.params.iter().any(|p| p.name.text == *name && p.default.is_none()))
             .map(|(name, value)| format!("{name} = {value}"))

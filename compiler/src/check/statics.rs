@@ -392,8 +392,13 @@ impl Elaborator<'_> {
 
     /// Counts a step of elaboration, so that no text keeps the compiler busy for ever.
     pub(crate) fn step(&mut self, span: Span) -> R<()> {
-        self.steps += 1;
-        if self.steps > super::elaborator::MAX_STEPS {
+        self.steps(1, span)
+    }
+
+    /// Counts several steps.
+    pub(crate) fn steps(&mut self, count: usize, span: Span) -> R<()> {
+        self.steps_left = self.steps_left.saturating_sub(count);
+        if self.steps_left == 0 {
             if !self.gave_up {
                 self.gave_up = true;
                 let d = Diagnostic::error("E0309", "this unrolls into too much").primary(span, "given up here");

@@ -17,7 +17,7 @@ use foveate_dsl::ast::{self, AxisRef, Module, ModuleKind, Span};
 use foveate_dsl::{Diagnostic, SourceMap};
 
 use crate::check::axes::Axis;
-use crate::check::elaborator::Elaborator;
+use crate::check::elaborator::{Elaborator, MAX_ELEMENTS};
 use crate::check::instance::Instance;
 use crate::check::report::{R, Reported, suggest};
 use crate::check::spec::ItemRef;
@@ -126,6 +126,10 @@ impl<'a> Elaborator<'a> {
     /// The program of an item, with calls and bodies as they came about.
     pub(crate) fn item(&mut self, r: ItemRef, settings: &[(String, Value)], options: &LowerOptions) -> R<Lowered> {
         let ast::Item::Module(module) = self.spec.ast_item(r) else { return Err(Reported) };
+        if options.batch as u64 > MAX_ELEMENTS as u64 {
+            let d = Diagnostic::error("E0307", format!("a batch of {} images is too large", options.batch));
+            return self.fail(d.primary(module.name.span, format!("the most is {MAX_ELEMENTS}")));
+        }
         let given = self.settings(module, settings)?;
         let rest = self.rest_axes(settings, module.span)?;
         let instance = self.instance(r, module, given, String::new(), module.name.span)?;
