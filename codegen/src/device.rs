@@ -150,7 +150,10 @@ impl Device {
     pub fn open(backend: Backend) -> Result<Device, String> {
         let runtime = match backend {
             #[cfg(feature = "cpu")]
-            Backend::Cpu => Runtime::Host(HostDevice::new()),
+            Backend::Cpu => {
+                let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
+                return Ok(Device::processor(cores));
+            }
             #[cfg(feature = "wgpu")]
             Backend::Wgpu => {
                 let device = ClientDevice::open(cubecl::Device::Wgpu(Default::default()));
@@ -172,6 +175,13 @@ impl Device {
             Runtime::Client(device) => device.facts(),
         };
         Ok(Device { backend, facts, runtime })
+    }
+
+    /// The processor with so many threads (at least one), whatever the number of its cores.
+    #[cfg(feature = "cpu")]
+    pub fn processor(threads: usize) -> Device {
+        let device = HostDevice::new(threads.max(1));
+        Device { backend: Backend::Cpu, facts: device.facts(), runtime: Runtime::Host(device) }
     }
 
     /// Which device it is.

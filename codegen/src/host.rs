@@ -110,10 +110,9 @@ pub struct HostDevice {
 }
 
 impl HostDevice {
-    /// Starts its threads, one a core.
-    pub fn new() -> HostDevice {
-        let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-        HostDevice { pool: Pool::new(cores), kernels: Mutex::default(), memory: Mutex::new(()) }
+    /// Starts its threads.
+    pub fn new(threads: usize) -> HostDevice {
+        HostDevice { pool: Pool::new(threads), kernels: Mutex::default(), memory: Mutex::new(()) }
     }
 
     /// What schedules may use.

@@ -1,6 +1,6 @@
 //! No text and no sizes make loading, checking or lowering panic or run away.
 //!
-//! Specs of the repository are damaged token by token and lowered with hostile settings. `FUZZ_CASES` in the environment sets another
+//! Specs of the repository are damaged token by token and lowered with hostile settings. `PROPTEST_CASES` in the environment sets another
 //! number of cases; a case that takes longer than [`LIMIT`] counts as a failure.
 
 use std::collections::HashMap;
@@ -226,7 +226,7 @@ fn put_through(path: &Path, text: &str, values: &[Value], training: bool, batch:
 }
 
 fn config() -> ProptestConfig {
-    let cases = std::env::var("FUZZ_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let failure_persistence = Some(Box::new(FileFailurePersistence::Off) as _);
     ProptestConfig { cases, failure_persistence, max_shrink_iters: 400, ..ProptestConfig::default() }
 }

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::rc::Rc;
 
 use foveate_dsl::Diagnostic;
-use foveate_dsl::ast::{self, Arg, AxisDef, AxisRef, ExprKind, Member, Module, ParamType, Span};
+use foveate_dsl::ast::{self, Arg, AxisDef, AxisRef, ExprKind, Member, Module, Span};
 
 use super::axes::{Axis, Kind};
 use super::elaborator::Elaborator;
-use super::report::{R, Reported, count, suggest};
+use super::report::{R, Reported, suggest};
 use super::spec::ItemRef;
 use super::statics::bare_name;
 use super::value::{Env, Static};
@@ -90,18 +90,6 @@ enum SlotKind {
     State,
 }
 
-/// What kind of value a parameter takes.
-enum Asked<'m> {
-    Int,
-    Float,
-    Bool,
-    Word(Vec<&'m str>),
-    Tuple(&'m [ast::Name]),
-    AnyTuple,
-    List,
-    Str,
-}
-
 impl<'a> Elaborator<'a> {
     /// An instance of the submodule `name = ctor(args)` of a module.
     fn submodule(
@@ -135,62 +123,6 @@ impl<'a> Elaborator<'a> {
         let out = self.instance(item, module, given, prefix, span);
         self.trail.pop();
         out
-    }
-
-    /// Evaluates arguments and assigns them to parameters.
-    pub(crate) fn given(&mut self, module: &'a Module, args: &[Arg], env: &Env) -> R<Vec<Option<(Static, Span)>>> {
-        let mut given: Vec<Option<(Static, Span)>> = vec![None; module.params.len()];
-        let mut ok = true;
-        for (n, arg) in args.iter().enumerate() {
-            let at = match &arg.name {
-                Some(name) => match module.params.iter().position(|p| p.name.text == name.text) {
-                    Some(at) => at,
-                    None => {
-                        let d = Diagnostic::error(
-                            "E0403",
-                            format!("`{}` has no parameter `{}`", module.name.text, name.text),
-                        )
-                        .primary(name.span, "")
-                        .note(signature(module));
-                        let d = suggest(d, &name.text, module.params.iter().map(|p| p.name.text.as_str()));
-                        self.report(d);
-                        ok = false;
-                        continue;
-                    }
-                },
-                None if n < module.params.len() => n,
-                None => {
-                    let d = Diagnostic::error(
-                        "E0402",
-                        format!(
-                            "`{}` takes {}, found {}",
-                            module.name.text,
-                            count(module.params.len(), "argument"),
-                            args.len()
-                        ),
-                    );
-                    self.report(d.primary(arg.value.span, "this is one too many").note(signature(module)));
-                    return Err(Reported);
-                }
-            };
-            if given[at].is_some() {
-                let d = Diagnostic::error("E0405", format!("`{}` is given twice", module.params[at].name.text));
-                self.report(d.primary(arg.value.span, "again here"));
-                ok = false;
-                continue;
-            }
-            let words: Vec<&str> = match &module.params[at].ty {
-                ParamType::OneOf(words) => words.iter().map(|w| w.text.as_str()).collect(),
-                _ => Vec::new(),
-            };
-            // A word parameter that is handed on is a name here and not a word.
-            let handed_on = bare_name(&arg.value).is_some_and(|n| env.get(n).is_some());
-            match self.statics(env, &arg.value, if handed_on { &[] } else { &words }) {
-                Ok(value) => given[at] = Some((value, arg.value.span)),
-                Err(Reported) => ok = false,
-            }
-        }
-        if ok { Ok(given) } else { Err(Reported) }
     }
 
     /// Instantiates a module: binds its parameters, then runs through its members.
@@ -246,162 +178,6 @@ impl<'a> Elaborator<'a> {
         let ok = self.members(&mut out, &module.members);
         self.open.pop();
         ok.map(|()| Rc::new(out))
-    }
-
-    /// Binds parameters to values, defaults included; each size is also an axis.
-    fn parameters(
-        &mut self,
-        item: ItemRef,
-        module: &'a Module,
-        mut given: Vec<Option<(Static, Span)>>,
-        id: u32,
-        span: Span,
-    ) -> R<(Env, String)> {
-        let mut env = Env::default();
-        let mut identity = format!("{}.{}:", item.file, item.item);
-        let mut ok = true;
-        for (param, value) in module.params.iter().zip(given.iter_mut()) {
-            let name = &param.name.text;
-            let (value, place) = match value.take() {
-                Some((value, place)) => (value, place),
-                None => match &param.default {
-                    Some(default) => {
-                        let words: Vec<&str> = match &param.ty {
-                            ParamType::OneOf(words) => words.iter().map(|w| w.text.as_str()).collect(),
-                            _ => Vec::new(),
-                        };
-                        match self.statics(&env, default, &words) {
-                            // The default's axis is not the parameter's.
-                            Ok(Static::Int(n, _)) => (Static::int(n), default.span),
-                            Ok(value) => (value, default.span),
-                            Err(Reported) => {
-                                ok = false;
-                                continue;
-                            }
-                        }
-                    }
-                    None => {
-                        let d =
-                            Diagnostic::error("E0404", format!("`{}` needs a value for `{name}`", module.name.text))
-                                .primary(span, "")
-                                .note(signature(module));
-                        let d = if self.trail.is_empty() {
-                            d.help(format!("give it with `--set {name}=VALUE`"))
-                        } else {
-                            d
-                        };
-                        self.report(d);
-                        ok = false;
-                        continue;
-                    }
-                },
-            };
-            value.identity(&mut identity);
-            identity.push(';');
-            if self.bind_one(&mut env, param, value, id, place).is_err() {
-                ok = false;
-            }
-        }
-        if ok { Ok((env, identity)) } else { Err(Reported) }
-    }
-
-    fn bind_one(&mut self, env: &mut Env, param: &'a ast::Param, value: Static, id: u32, place: Span) -> R<()> {
-        let name = &param.name.text;
-        let asked = match &param.ty {
-            ParamType::Tuple(names) => Asked::Tuple(names),
-            ParamType::OneOf(words) => Asked::Word(words.iter().map(|w| w.text.as_str()).collect()),
-            ParamType::List => Asked::List,
-            ParamType::Float => Asked::Float,
-            ParamType::Int => Asked::Int,
-            ParamType::Bool => Asked::Bool,
-            ParamType::Infer => match param.default.as_ref().map(|d| &d.kind) {
-                Some(ExprKind::Bool(_)) => Asked::Bool,
-                Some(ExprKind::Float(_)) => Asked::Float,
-                Some(ExprKind::Dims(_) | ExprKind::Tuple(_)) => Asked::AnyTuple,
-                Some(ExprKind::List(_)) => Asked::List,
-                Some(ExprKind::Str(_)) => Asked::Str,
-                Some(ExprKind::Path(p)) if p.as_name().is_some_and(|n| matches!(n, "pi" | "inf")) => Asked::Float,
-                _ => Asked::Int,
-            },
-        };
-        let bound = match (&asked, value) {
-            (Asked::Int, Static::Int(n, axis)) => self.sized(name, n, axis, id, None),
-            (Asked::Float, Static::Int(n, _)) => Static::Float(n as f64),
-            (Asked::Float, value @ Static::Float(_))
-            | (Asked::Bool, value @ Static::Bool(_))
-            | (Asked::Str, value @ Static::Str(_))
-            | (Asked::List, value @ Static::List(_))
-            | (Asked::AnyTuple, value @ Static::Tuple(_)) => value,
-            (Asked::List, value @ Static::Int(..)) => Static::List(vec![value]),
-            (Asked::Word(words), Static::Word(w)) => {
-                if !words.contains(&w.as_str()) {
-                    let d = Diagnostic::error("E0305", format!("`{name}` cannot be `{w}`"))
-                        .primary(place, format!("expected one of {}", words.join(", ")));
-                    return self.fail(suggest(d, &w, words.iter().copied()));
-                }
-                let options = words.iter().map(|w| Static::Word((*w).to_owned())).collect();
-                env.bind(&options_name(name), Static::List(options));
-                Static::Word(w)
-            }
-            (Asked::Tuple(names), value) => {
-                let parts = match value {
-                    Static::Tuple(parts) => parts,
-                    // An axis that is a product serves as the tuple of its factors.
-                    Static::Int(_, Some(axis)) if axis.factors().is_some() => axis
-                        .factors()
-                        .unwrap_or_default()
-                        .iter()
-                        .map(|f| Static::Int(f.size() as i64, Some(f.clone())))
-                        .collect(),
-                    other => return self.misfit(param, &format!("a tuple of {} sizes", names.len()), &other, place),
-                };
-                if parts.len() != names.len() {
-                    let value = Static::Tuple(parts);
-                    return self.misfit(param, &format!("a tuple of {} sizes", names.len()), &value, place);
-                }
-                let mut bound = Vec::new();
-                for (part_name, part) in names.iter().zip(parts) {
-                    let Static::Int(n, axis) = part else {
-                        return self.misfit(param, "a tuple of sizes", &part, place);
-                    };
-                    let part = self.sized(&part_name.text, n, axis, id, None);
-                    env.bind(&part_name.text, part.clone());
-                    bound.push(part);
-                }
-                Static::Tuple(bound)
-            }
-            (asked, value) => {
-                let expected = match asked {
-                    Asked::Int => "an integer",
-                    Asked::Float => "a number",
-                    Asked::Bool => "`true` or `false`",
-                    Asked::Word(_) => "a word",
-                    Asked::List => "a list",
-                    Asked::Str => "a text",
-                    Asked::Tuple(_) | Asked::AnyTuple => "a tuple",
-                };
-                return self.misfit(param, expected, &value, place);
-            }
-        };
-        env.bind(name, bound);
-        Ok(())
-    }
-
-    fn misfit<T>(&mut self, param: &ast::Param, expected: &str, found: &Static, place: Span) -> R<T> {
-        let d = Diagnostic::error("E0305", format!("`{}` is {expected}, found {}", param.name.text, found.kind()));
-        self.fail(d.primary(place, format!("this is {found}")))
-    }
-
-    /// An integer as a size: with an axis of that name unless it has one.
-    pub(crate) fn sized(&mut self, name: &str, n: i64, axis: Option<Axis>, owner: u32, text: Option<String>) -> Static {
-        let axis = match axis {
-            Some(axis) => Some(axis),
-            None if (1..=super::elaborator::MAX_ELEMENTS).contains(&n) => {
-                Some(Axis::atom(name, text, n as usize, self.fresh(), owner))
-            }
-            None => None,
-        };
-        Static::Int(n, axis)
     }
 
     fn members(&mut self, out: &mut Instance<'a>, members: &'a [Member]) -> R<()> {
@@ -631,11 +407,6 @@ impl<'a> Elaborator<'a> {
     }
 }
 
-/// The hidden name that holds the words a parameter may be.
-pub(crate) fn options_name(param: &str) -> String {
-    format!("{param} is one of")
-}
-
 fn collect_names(e: &ast::Expr, f: &mut dyn FnMut(&str)) {
     match &e.kind {
         ExprKind::Path(p) => {
@@ -657,16 +428,6 @@ fn collect_names(e: &ast::Expr, f: &mut dyn FnMut(&str)) {
         }
         _ => {}
     }
-}
-
-/// A module's parameter list as a note.
-fn signature(module: &Module) -> String {
-    let params: Vec<String> = module
-        .params
-        .iter()
-        .map(|p| if p.default.is_some() { format!("{} = ...", p.name.text) } else { p.name.text.clone() })
-        .collect();
-    format!("it is declared as {}({})", module.name.text, params.join(", "))
 }
 
 impl Instance<'_> {

@@ -4,6 +4,7 @@
 //! every statement is checked while its index IR is made. What only holds by chance for some sizes is found because
 //! [`check`] elaborates every item at two sets of sample sizes that are unlike each other.
 
+mod arguments;
 pub(crate) mod axes;
 pub(crate) mod elaborator;
 mod infer;

@@ -3,9 +3,9 @@
 use foveate_dsl::Diagnostic;
 use foveate_dsl::ast::{AxisRef, BinaryOp, Expr, ExprKind, Path, Piece, Span, UnaryOp};
 
+use super::arguments::options_name;
 use super::axes::Axis;
 use super::elaborator::{Elaborator, MAX_ELEMENTS};
-use super::instance::options_name;
 use super::report::{R, Reported, suggest};
 use super::value::{Env, Static};
 

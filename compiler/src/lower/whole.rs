@@ -44,7 +44,7 @@ impl<'a> Elaborator<'a> {
                 }
             }
             ExprKind::Call { callee, args } if self.is_tensor_call(callee)? => return self.call(e, callee, args),
-            ExprKind::If { cond, then, otherwise } => {
+            ExprKind::If { cond, then, otherwise } if !self.has_tensor(cond)? => {
                 let outer = self.leave();
                 let value = self.value(cond);
                 self.enter(outer);
@@ -121,6 +121,33 @@ impl<'a> Elaborator<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether a condition depends on a tensor, so that it chooses elements and not one of two tensors.
+    fn has_tensor(&mut self, e: &'a Ast) -> R<bool> {
+        let parts: Vec<&'a Ast> = match &e.kind {
+            ExprKind::Path(path) => {
+                let env = self.frame.env.clone();
+                let name = self.path_text(&env, path)?;
+                return Ok(self.find_view(&name).is_some());
+            }
+            ExprKind::Call { callee, args } => {
+                if self.is_tensor_call(callee)? {
+                    return Ok(true);
+                }
+                args.iter().map(|a| &a.value).collect()
+            }
+            ExprKind::Unary { operand, .. } => vec![operand],
+            ExprKind::Binary { left, right, .. } => vec![left, right],
+            ExprKind::If { cond, then, otherwise } => vec![cond, then, otherwise],
+            _ => return Ok(false),
+        };
+        for part in parts {
+            if self.has_tensor(part)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Leaves the indices of the definition at hand, for a tensor that does not depend on them.

@@ -1,8 +1,8 @@
 //! Random programs, their gradients included, through the schedules: kernels against the interpreter.
 
-use crate::random::program;
-use crate::value;
-use foveate_compiler::grad::{Seeds, differentiate};
+use crate::generate::{cases, program};
+use crate::value::{self, is_tame};
+use foveate_compiler::grad::differentiate;
 use foveate_compiler::interp::{self, Array};
 use foveate_compiler::ir::*;
 use foveate_compiler::loops::eval::BufferData;
@@ -13,28 +13,10 @@ use proptest::test_runner::RngSeed;
 
 /// The gradient program with cotangents of all outputs and with respect to all arguments.
 fn gradient(p: &Program) -> Program {
-    let f = p.entry();
-    let outputs = f.results.iter().filter_map(|r| match &r.role {
-        ResultRole::Output(n) => Some(n.clone()),
-        _ => None,
-    });
-    let args = f.args.iter().filter_map(|a| match &a.role {
-        ArgRole::Param(n) | ArgRole::Input(n) => Some(n.clone()),
-        _ => None,
-    });
-    let d = differentiate(p, &Seeds::Cotangents(outputs.collect()), &args.collect::<Vec<_>>()).expect("differentiable");
+    let (seeds, wrt) = value::everything(p);
+    let d = differentiate(p, &seeds, &wrt).expect("differentiable");
     verify::verify(&d).unwrap_or_else(|e| panic!("{e}\n{d}"));
     d
-}
-
-/// Whether all values on the way are of moderate size: products of products grow until neither f32 nor a difference quotient says anything.
-fn is_tame(p: &Program) -> bool {
-    let mut all = p.clone();
-    let f = &mut all.functions[0];
-    let tensors: Vec<TensorId> = f.body.iter().flat_map(Stmt::defines).collect();
-    f.results =
-        tensors.iter().map(|&tensor| FnResult { tensor, role: ResultRole::Output(tensor.to_string()) }).collect();
-    value::run(&all, 5).iter().all(|(_, values)| values.iter().all(|x| x.abs() < 1e3))
 }
 
 /// Runs the kernels for vectors of `lanes` and compares with the interpreter.
@@ -59,7 +41,7 @@ fn kernels_agree(p: &Program, lanes: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(150), failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
     #[test]
     fn kernels_give_what_the_interpreter_gives(seed in proptest::collection::vec(any::<u8>(), 40..400), lanes in 0u32..5) {
         let plain = program(&seed);

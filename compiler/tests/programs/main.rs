@@ -2,6 +2,7 @@
 
 mod algorithms;
 mod build;
+mod generate;
 mod gradients;
 mod kernels;
 mod random;
