@@ -11,9 +11,9 @@ use cubecl_llvm::{LlvmTarget, PlironCompiler, PlironData, PlironEngine, PlironOp
 use foveate_compiler::schedule::Facts;
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 
 /// Work items are handed to threads in about so many chunks a thread.
 const CHUNKS: usize = 16;
@@ -101,6 +101,22 @@ impl HostKernel {
     }
 }
 
+/// Turns off what costs LLVM time and gains nothing here: kernels say themselves what is a vector, so that looking for vectors in
+/// scalar code is in vain, and they have no dead stores but those of a few neighbouring lines.
+fn spare_llvm_work() {
+    unsafe extern "C" {
+        fn LLVMParseCommandLineOptions(count: c_int, arguments: *const *const c_char, overview: *const c_char);
+    }
+    const OPTIONS: [&CStr; 4] =
+        [c"foveate", c"-vectorize-loops=false", c"-vectorize-slp=false", c"-dse-memoryssa-scanlimit=20"];
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let arguments = OPTIONS.map(CStr::as_ptr);
+        // SAFETY: the strings end with NUL and live for ever, the count is theirs, and no overview is allowed.
+        unsafe { LLVMParseCommandLineOptions(OPTIONS.len() as c_int, arguments.as_ptr(), std::ptr::null()) }
+    });
+}
+
 /// The processor.
 pub struct HostDevice {
     pool: Pool,
@@ -112,6 +128,7 @@ pub struct HostDevice {
 impl HostDevice {
     /// Starts its threads.
     pub fn new(threads: usize) -> HostDevice {
+        spare_llvm_work();
         HostDevice { pool: Pool::new(threads), kernels: Mutex::default(), memory: Mutex::new(()) }
     }
 

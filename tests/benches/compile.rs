@@ -10,6 +10,10 @@ use foveate_compiler::lower::{LowerOptions, lower};
 use foveate_dsl::{Diagnostic, SourceMap};
 use foveate_runtime::train::{TrainOptions, profile};
 
+/// The command's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The spec with the longest text of its own.
 const SPEC: &str = "specs/demo/fashion.fov";
 

@@ -80,7 +80,7 @@ impl<'a> Elaborator<'a> {
     }
 
     /// Binds parameters to values, defaults included; each size is also an axis.
-    pub(super) fn parameters(
+    pub(crate) fn parameters(
         &mut self,
         item: ItemRef,
         module: &'a Module,

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::rc::Rc;
 
+/// Marks an axis in an identity that no other elaboration has.
+pub(crate) const OWN: char = '@';
+
 /// An axis of the language. Cloning is cheap.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis(Rc<Node>);
@@ -216,7 +219,7 @@ impl Axis {
             _ => false,
         }
     }
-    /// Text that is equal exactly for axes that are the same in every respect that lowering can see.
+    /// Text that is equal exactly for axes of one elaboration that are the same in every respect that lowering can see.
     pub fn identity(&self, out: &mut String) {
         use fmt::Write;
         let mut list = |tag: char, parts: &[Axis]| {
@@ -229,7 +232,7 @@ impl Axis {
         };
         match &self.0.kind {
             Kind::Atom { id, weak: false, .. } => {
-                let _ = write!(out, "a{id}:{}", self.size());
+                let _ = write!(out, "{OWN}{id}:{}", self.size());
             }
             Kind::Atom { .. } => {
                 let _ = write!(out, "w{}", self.size());

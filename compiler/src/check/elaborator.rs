@@ -10,7 +10,7 @@ use foveate_dsl::ast::Span;
 use foveate_dsl::{Diagnostic, SourceMap};
 
 use super::axes::{Axis, Kind};
-use super::instance::ParamDecl;
+use super::instance::{Instance, ParamDecl};
 use super::report::{R, Reported};
 use super::spec::{ItemRef, Spec};
 use crate::ir;
@@ -31,8 +31,10 @@ const MAX_DIAGNOSTICS: usize = 50;
 pub(crate) struct Elaborator<'a> {
     pub spec: &'a Spec,
     pub sources: &'a SourceMap,
-    /// Whether the program is for training.
-    pub training: bool,
+    /// Whether the program is for training; asked for by [`Elaborator::training`].
+    training: bool,
+    /// Whether that has made a difference.
+    pub mode_matters: bool,
     pub diagnostics: Vec<Diagnostic>,
     reported: HashSet<(&'static str, Option<Span>, String)>,
     /// The constructors and calls that are being elaborated, with what to say about them.
@@ -47,11 +49,13 @@ pub(crate) struct Elaborator<'a> {
     pub batch: Axis,
     /// The axes of the program.
     pub axes: Vec<ir::Axis>,
-    axis_ids: HashMap<String, ir::AxisId>,
+    axis_ids: HashMap<ir::Axis, ir::AxisId>,
     /// The functions that are done, callees before callers.
     pub functions: Vec<ir::Function>,
     /// Functions that can be called again, by instance and inputs.
     pub callees: HashMap<String, Rc<Callee<'a>>>,
+    /// The instances of modules of the checked file whose `forward` went through.
+    pub elaborated: Vec<Rc<Instance<'a>>>,
     /// The function being built.
     pub builder: Builder,
     /// The `forward` being elaborated.
@@ -65,6 +69,7 @@ impl<'a> Elaborator<'a> {
             spec,
             sources,
             training,
+            mode_matters: false,
             diagnostics: Vec::new(),
             reported: HashSet::new(),
             trail: Vec::new(),
@@ -77,9 +82,16 @@ impl<'a> Elaborator<'a> {
             axis_ids: HashMap::new(),
             functions: Vec::new(),
             callees: HashMap::new(),
+            elaborated: Vec::new(),
             builder: Builder::default(),
             frame: Frame::default(),
         }
+    }
+
+    /// Whether the program is for training.
+    pub fn training(&mut self) -> bool {
+        self.mode_matters = true;
+        self.training
     }
 
     /// A number that was not used before.
@@ -133,13 +145,13 @@ impl<'a> Elaborator<'a> {
             _ => Vec::new(),
         };
         let name = axis_name(axis);
-        let key = format!("{name}/{}/{pieces:?}", axis.size());
-        if let Some(id) = self.axis_ids.get(&key) {
+        let made = ir::Axis { name, size: axis.size(), pieces };
+        if let Some(id) = self.axis_ids.get(&made) {
             return *id;
         }
         let id = ir::AxisId(self.axes.len() as u32);
-        self.axes.push(ir::Axis { name, size: axis.size(), pieces });
-        self.axis_ids.insert(key, id);
+        self.axes.push(made.clone());
+        self.axis_ids.insert(made, id);
         id
     }
 }

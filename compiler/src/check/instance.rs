@@ -284,6 +284,12 @@ impl<'a> Elaborator<'a> {
                     let d = Diagnostic::error("E0107", format!("`{}` has two `forward`s", out.module.name.text));
                     return self.fail(d.primary(forward.span, "again here").secondary(first.span, "first here"));
                 }
+                for (n, input) in forward.inputs.iter().enumerate() {
+                    if forward.inputs[..n].iter().any(|other| other.name.text == input.name.text) {
+                        let d = Diagnostic::error("E0107", format!("two inputs are called `{}`", input.name.text));
+                        return self.fail(d.primary(input.name.span, ""));
+                    }
+                }
                 Ok(())
             }
         }

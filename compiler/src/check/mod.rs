@@ -6,6 +6,7 @@
 
 mod arguments;
 pub(crate) mod axes;
+mod covered;
 pub(crate) mod elaborator;
 mod infer;
 pub(crate) mod instance;

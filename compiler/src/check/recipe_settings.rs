@@ -3,12 +3,13 @@
 use foveate_dsl::ast::{self, Expr, ExprKind, ModuleKind, RecipeEntry, RecipeValue, Span};
 use foveate_dsl::{Diagnostic, SourceMap};
 
+use super::covered::Covered;
 use super::elaborator::Elaborator;
 use super::recipe::constant;
 use super::report::suggest;
 use super::spec::{Spec, prelude_item, prelude_names};
-use super::value::Value;
-use crate::lower::{InputDecl, LowerOptions};
+use super::value::{Env, Value};
+use crate::lower::LowerOptions;
 
 /// What kind of value a setting has.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,10 +71,23 @@ const WEIGHT: &[Setting] = &[
 ];
 
 /// Everything that is wrong with a recipe.
-pub(crate) fn check(spec: &Spec, sources: &SourceMap, recipe: &ast::Recipe) -> Vec<Diagnostic> {
-    let mut checker =
-        Checker { spec, sources, recipe, found: Vec::new(), weights: Vec::new(), loss: None, out: Vec::new() };
+pub(crate) fn check(spec: &Spec, sources: &SourceMap, recipe: &ast::Recipe, covered: &Covered) -> Vec<Diagnostic> {
+    let mut checker = Checker {
+        spec,
+        sources,
+        recipe,
+        covered,
+        found: Vec::new(),
+        model: None,
+        weights: Vec::new(),
+        loss: None,
+        out: Vec::new(),
+    };
     checker.entries("", &recipe.entries);
+    // After the loss, which it is a part of as a rule.
+    if let Some(model) = checker.model {
+        checker.item("model", ModuleKind::Model, model);
+    }
     checker.missing();
     checker.weights_name_losses();
     checker.out
@@ -91,8 +105,11 @@ struct Checker<'a> {
     spec: &'a Spec,
     sources: &'a SourceMap,
     recipe: &'a ast::Recipe,
+    covered: &'a Covered,
     /// The keys that are set.
     found: Vec<String>,
+    /// The model, which is looked at last.
+    model: Option<&'a Expr>,
     /// The losses that have a weight.
     weights: Vec<&'a ast::Name>,
     /// The results of the loss.
@@ -165,9 +182,16 @@ impl<'a> Checker<'a> {
 
     fn value(&mut self, settings: &[Setting], key: &str, shown: &str, e: &'a Expr) {
         let Some(setting) = settings.iter().find(|s| s.key == key) else { return };
-        if let Kind::Item(kind) = setting.kind {
-            self.item(shown, kind, e);
-            return;
+        match setting.kind {
+            Kind::Item(ModuleKind::Model) => {
+                self.model = Some(e);
+                return;
+            }
+            Kind::Item(kind) => {
+                self.item(shown, kind, e);
+                return;
+            }
+            _ => {}
         }
         let value = match constant(e) {
             Ok(value) => value,
@@ -253,8 +277,15 @@ impl<'a> Checker<'a> {
         }
         let options = LowerOptions { training: true, batch: 2, exposed: Vec::new() };
         let mut elaborator = Elaborator::new(self.spec, self.sources, true, options.batch);
+        if let Some(forward) = forward_of(module) {
+            self.images(key, e.span, &forward.inputs, kind);
+        }
+        let given = elaborator.given(module, args, &Env::default());
+        let arguments = given.and_then(|given| elaborator.bound(r, module, given, e.span));
+        if kind == ModuleKind::Model && arguments.is_ok_and(|arguments| self.covered.has(true, r, &arguments)) {
+            return;
+        }
         if let Ok(program) = elaborator.recipe_item(r, module, args, e.span, &options) {
-            self.images(key, e.span, &program.inputs, kind);
             if kind == ModuleKind::Loss {
                 let entry = program.program.entry();
                 let rank = |name: &String| {
@@ -267,6 +298,7 @@ impl<'a> Checker<'a> {
                 self.loss = Some(LossResults { name: &module.name.text, span: module.name.span, results });
             }
         }
+        self.covered.add(&mut elaborator);
         let mut seen: Vec<(&str, Option<Span>)> = self.out.iter().map(|d| (d.code, d.span())).collect();
         for d in elaborator.diagnostics {
             if !seen.contains(&(d.code, d.span())) {
@@ -277,12 +309,12 @@ impl<'a> Checker<'a> {
     }
 
     /// What is trained takes images and labels, what is evaluated images.
-    fn images(&mut self, key: &str, span: Span, inputs: &[InputDecl], kind: ModuleKind) {
-        let labels = inputs.iter().filter(|i| i.label_classes.is_some()).count();
+    fn images(&mut self, key: &str, span: Span, inputs: &[ast::Input], kind: ModuleKind) {
+        let labels = inputs.iter().filter(|i| i.label_of.is_some()).count();
         if inputs.len() - labels != 1 || labels != usize::from(kind == ModuleKind::Loss) {
             let expected =
                 if kind == ModuleKind::Loss { "one input of pixels and one label" } else { "one input of pixels" };
-            let names: Vec<String> = inputs.iter().map(|i| i.name.clone()).collect();
+            let names: Vec<String> = inputs.iter().map(|i| i.name.text.clone()).collect();
             let d = Diagnostic::error(
                 "E0417",
                 format!("the `{key}` of a recipe takes {expected}, found {}", names.join(", ")),

@@ -1,8 +1,9 @@
 //! Checking without sizes: every item of a file is elaborated at sample values of its arguments.
 //!
-//! An argument without a default gets sizes that meet the constraints, found by trying; one run has the defaults, another has
-//! other sizes and rates, and there is one more for every other word and truth value that an argument may be. Each is for training
-//! and for inference. What holds only by chance for some sizes, or is wrong in a branch that the defaults do not take, is found so.
+//! An argument without a default gets sizes that meet the constraints, found by trying. One run has the defaults, in inference;
+//! another, in training, has rates above 0; one more has other sizes, and there is one, in training, for every other word and truth
+//! value that an argument may be. What holds only by chance for some sizes, or is wrong in a branch that the defaults do not take, is
+//! found so. What went through as part of another item is not looked at again.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -10,6 +11,7 @@ use std::collections::HashSet;
 use foveate_dsl::ast::{self, Expr, ExprKind, Module, ParamType, Span};
 use foveate_dsl::{Diagnostic, SourceMap};
 
+use super::covered::Covered;
 use super::elaborator::{Elaborator, MAX_STEPS};
 use super::recipe_settings;
 use super::spec::{ItemRef, Spec};
@@ -35,14 +37,16 @@ pub fn check(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
     on_a_large_stack(|| {
         let mut out = Findings::default();
         let steps_left = Cell::new(MAX_STEPS);
-        for (item, tree) in spec.root_items().iter().enumerate() {
+        let covered = Covered::default();
+        // Items hold those above them, as a rule.
+        for (item, tree) in spec.root_items().iter().enumerate().rev() {
             let r = ItemRef { file: spec.root(), item };
             match tree {
                 ast::Item::Module(module) => {
-                    Samples { spec, sources, r, module, steps_left: &steps_left }.run(&mut out)
+                    Samples { spec, sources, r, module, steps_left: &steps_left, covered: &covered }.run(&mut out)
                 }
                 ast::Item::Function(function) => out.add(function_body(spec, sources, r, function, &steps_left)),
-                ast::Item::Recipe(recipe) => out.add(recipe_settings::check(spec, sources, recipe)),
+                ast::Item::Recipe(recipe) => out.add(recipe_settings::check(spec, sources, recipe, &covered)),
             }
         }
         // A name that an error keeps from being used is no news.
@@ -98,33 +102,35 @@ struct Samples<'a> {
     module: &'a Module,
     /// How many steps the whole check has left; without any, further runs say nothing.
     steps_left: &'a Cell<usize>,
+    covered: &'a Covered,
 }
 
 impl Samples<'_> {
     fn run(&self, out: &mut Findings) {
         let Some(first) = self.search(&Settings::new(), 0, out) else { return };
-        self.both(&first.settings, first.inference, out);
         for param in &self.module.params {
             for value in self.others(param) {
-                let mut settings = first.settings.clone();
+                let mut settings = first.clone();
                 set(&mut settings, &param.name.text, value);
-                self.variation(settings, out);
+                let found = self.elaborate(&settings, true);
+                // Sizes that this value does not allow say nothing.
+                if !found.iter().any(of_sizes) {
+                    out.add(found);
+                }
             }
         }
-        let mut rates = first.settings.clone();
+        let mut rates = first.clone();
         for param in &self.module.params {
             let zero = |e: &Expr| matches!(e.kind, ExprKind::Float(x) if x == 0.0);
             if param.default.as_ref().is_some_and(zero) {
                 set(&mut rates, &param.name.text, Value::Float(0.25));
             }
         }
-        if rates != first.settings {
-            self.variation(rates, out);
-        }
+        out.add(self.elaborate(&rates, true));
         if self.module.params.iter().any(|p| p.default.is_none()) {
             let mut more = Findings::default();
-            if let Some(second) = self.search(&first.settings, 1, &mut more) {
-                self.both(&second.settings, second.inference, out);
+            if self.search(&first, 1, &mut more).is_some() {
+                out.add(more.diagnostics);
             }
         }
     }
@@ -137,9 +143,15 @@ impl Samples<'_> {
         if elaborator.steps_left == 0 {
             return Vec::new();
         }
+        let given = elaborator.settings(self.module, settings);
+        let arguments = given.and_then(|g| elaborator.bound(self.r, self.module, g, self.module.name.span));
+        if arguments.is_ok_and(|arguments| self.covered.has(training, self.r, &arguments)) {
+            return Vec::new();
+        }
         // What is wrong is among the diagnostics.
         let _ = elaborator.item(self.r, settings, &options);
         self.steps_left.set(elaborator.steps_left);
+        self.covered.add(&mut elaborator);
         let sample: Vec<String> = (settings.iter())
             .filter(|(name, _)| self.module.params.iter().any(|p| p.name.text == *name && p.default.is_none()))
             .map(|(name, value)| format!("{name} = {value}"))
@@ -152,22 +164,9 @@ impl Samples<'_> {
         found
     }
 
-    /// Adds what is wrong in training to what was wrong in inference.
-    fn both(&self, settings: &Settings, inference: Vec<Diagnostic>, out: &mut Findings) {
-        out.add(inference);
-        out.add(self.elaborate(settings, true));
-    }
-
-    /// A run beside the first; where its sizes do not meet the constraints, it says nothing.
-    fn variation(&self, settings: Settings, out: &mut Findings) {
-        let inference = self.elaborate(&settings, false);
-        if !inference.iter().any(of_sizes) {
-            self.both(&settings, inference, out);
-        }
-    }
-
-    /// Settings that meet all constraints. Where there are none, says what is wrong whatever the sizes.
-    fn search(&self, before: &Settings, seed: u64, out: &mut Findings) -> Option<Tried> {
+    /// Settings that meet all constraints; says what else is wrong in inference. Where there are none, says what is wrong whatever
+    /// the sizes.
+    fn search(&self, before: &Settings, seed: u64, out: &mut Findings) -> Option<Settings> {
         let small = self.divisors();
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9).wrapping_add(17));
         let mut always: Option<Vec<Diagnostic>> = None;
@@ -180,7 +179,8 @@ impl Samples<'_> {
             let inference = self.elaborate(&settings, false);
             let wrong = inference.iter().filter(|d| of_sizes(d)).count();
             if wrong == 0 {
-                return Some(Tried { settings, inference });
+                out.add(inference);
+                return Some(settings);
             }
             // The last note is the sample itself.
             let facts = |d: &Diagnostic| d.notes.split_last().map(|(_, notes)| notes.to_vec());

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use foveate_dsl::ast::{self, ImportSource, Span};
 use foveate_dsl::{Diagnostic, SourceMap, parse};
@@ -57,7 +58,7 @@ pub(crate) struct ItemRef {
 /// A loaded file: its tree and what its names mean.
 #[derive(Debug)]
 pub(crate) struct Loaded {
-    pub tree: ast::File,
+    pub tree: Arc<ast::File>,
     pub names: HashMap<String, ItemRef>,
 }
 
@@ -310,9 +311,10 @@ impl Loader<'_> {
     fn text(&mut self, name: &str, text: &str, directory: Option<&Path>) -> usize {
         let id = self.sources.add(name, text);
         let (tree, mut diagnostics) = parse(id, text);
+        let tree = Arc::new(tree);
         self.diagnostics.append(&mut diagnostics);
         let number = self.files.len();
-        self.files.push(Loaded { tree: tree.clone(), names: HashMap::new() });
+        self.files.push(Loaded { tree: Arc::clone(&tree), names: HashMap::new() });
         // Prelude files may import each other; so a file's own names are known before its imports are read.
         let mut names = HashMap::new();
         for (item, i) in tree.items.iter().enumerate() {

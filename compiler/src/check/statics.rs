@@ -77,7 +77,7 @@ impl Elaborator<'_> {
             return Ok(value.clone());
         }
         match name.as_str() {
-            "training" => return Ok(Static::Bool(self.training)),
+            "training" => return Ok(Static::Bool(self.training())),
             "pi" => return Ok(Static::Float(std::f64::consts::PI)),
             "inf" => return Ok(Static::Float(f64::INFINITY)),
             _ => {}

@@ -81,7 +81,7 @@ pub struct Program {
 }
 
 /// An index set `0..size` with a name.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Axis {
     /// For people: `Gy`, `D`, `Batch`.
     pub name: String,

@@ -253,7 +253,12 @@ impl<'a> Elaborator<'a> {
         let frame = std::mem::replace(&mut self.frame, outer);
         out?;
         match frame.returned {
-            Some(views) => Ok(views),
+            Some(views) => {
+                if instance.item.file == self.spec.root() {
+                    self.elaborated.push(Rc::clone(instance));
+                }
+                Ok(views)
+            }
             None => {
                 let d = Diagnostic::error(
                     "E0413",
@@ -273,9 +278,7 @@ impl<'a> Elaborator<'a> {
         rest: Option<Vec<Axis>>,
     ) -> R<Vec<View>> {
         let path = format!("{}{name}.", self.frame.path);
-        let before = self.builder.exposed.len();
         let views = self.run(sub, forward, inputs, rest, path.clone())?;
-        let _ = before;
         for (exposed, view) in &mut self.builder.exposed {
             if exposed.starts_with(&path) {
                 *view = outside(view.clone(), sub.id);

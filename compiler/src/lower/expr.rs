@@ -185,7 +185,7 @@ impl<'a> Elaborator<'a> {
             return Ok(Val::Static(value.clone()));
         }
         match name.as_str() {
-            "training" => Ok(Val::Static(Static::Bool(self.training))),
+            "training" => Ok(Val::Static(Static::Bool(self.training()))),
             "pi" => Ok(Val::Static(Static::Float(std::f64::consts::PI))),
             "inf" => Ok(Val::Static(Static::Float(f64::INFINITY))),
             _ => self.unknown(&name, path.span),

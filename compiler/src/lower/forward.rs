@@ -225,7 +225,7 @@ impl<'a> Elaborator<'a> {
             return self.fail(d.help("a state is one for the whole batch: reduce over `b: Batch`"));
         }
         self.fits(&format!("the state `{name}`"), &view, &slot.dims, span)?;
-        if !self.training {
+        if !self.training() {
             return Ok(());
         }
         if self.builder.next_states.iter().any(|(n, _)| *n == slot.full) {

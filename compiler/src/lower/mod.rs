@@ -179,6 +179,18 @@ impl<'a> Elaborator<'a> {
         Ok(given)
     }
 
+    /// What the parameters of an item are bound to.
+    pub(crate) fn bound(
+        &mut self,
+        r: ItemRef,
+        module: &'a Module,
+        given: Vec<Option<(Static, Span)>>,
+        span: Span,
+    ) -> R<Env> {
+        let id = self.fresh();
+        Ok(self.parameters(r, module, given, id, span)?.0)
+    }
+
     fn rest_axes(&mut self, settings: &[(String, Value)], span: Span) -> R<Vec<Axis>> {
         let sizes = match settings.iter().find(|(n, _)| n == REST).map(|(_, v)| v) {
             None => vec![Value::Int(1)],
@@ -210,10 +222,6 @@ impl<'a> Elaborator<'a> {
         let mut views = Vec::new();
         let mut uses_rest = false;
         for input in &forward.inputs {
-            if views.iter().zip(&forward.inputs).any(|(_, other): (&View, _)| other.name.text == input.name.text) {
-                let d = Diagnostic::error("E0107", format!("two inputs are called `{}`", input.name.text));
-                return self.fail(d.primary(input.name.span, ""));
-            }
             let mut dims = Vec::new();
             for (n, dim) in input.dims.iter().enumerate() {
                 match dim {
