@@ -68,16 +68,27 @@ fn window_text(sizes: &[i64]) -> String {
     if sizes.len() > 1 { format!("window of {total} ({})", sides.join(" x ")) } else { format!("window of {total}") }
 }
 
-/// Where the body can differ from 0, as far as pointwise definitions that it reads say so.
+/// How many definitions are looked through for where a body can differ from 0: a gradient of normalised weights has four.
+const DEPTH: usize = 5;
+
+/// Where the body can differ from 0, as far as the definitions that it reads say so.
 fn support(cx: &mut Cx, e: &Expr, depth: usize) -> Pred {
     match &*e.node {
-        Node::Select(p, _, b) if b.as_const() == Some(0.0) => p.clone(),
+        Node::Select(p, a, b) if b.as_const() == Some(0.0) => Pred::and([p.clone(), support(cx, a, depth)]),
         Node::Binary(BinaryOp::Mul, a, b) => Pred::and([support(cx, a, depth), support(cx, b, depth)]),
+        Node::Binary(BinaryOp::Add | BinaryOp::Sub, a, b) => {
+            let (a, b) = (support(cx, a, depth), support(cx, b, depth));
+            Pred::and(a.conjuncts().into_iter().filter(|p| b.conjuncts().contains(p)).cloned())
+        }
         Node::Binary(BinaryOp::Div, a, _) => support(cx, a, depth),
         Node::Unary(crate::ir::UnaryOp::Neg, a) => support(cx, a, depth),
-        Node::Read { tensor, at, bounds } if depth < 3 => {
+        Node::Reduce(r) if r.op == Monoid::Sum => {
+            let all = Pred::and([r.guard.clone(), support(cx, &r.body, depth)]);
+            Pred::and(all.conjuncts().into_iter().filter(|p| !r.vars.iter().any(|&v| p.uses(v))).cloned())
+        }
+        Node::Read { tensor, at, bounds } if depth < DEPTH => {
             let d = cx.position(*tensor).and_then(|p| cx.definition_at(p)).cloned();
-            let Some(d) = d.filter(|d| d.clauses.len() == 1 && !walk::has_reduction(&d.clauses[0].body)) else {
+            let Some(d) = d.filter(|d| d.clauses.len() == 1) else {
                 return Pred::True;
             };
             match inline::inline(cx, &d, at, *bounds) {
@@ -95,6 +106,9 @@ fn narrow(cx: &mut Cx, outer: &[VarId], r: &Reduction) -> Option<(Reduction, Var
     let support = if r.op == Monoid::Sum { support(cx, &r.body, 0) } else { Pred::True };
     let shape = |t| cx.shape(t);
     let fold = Fold { sizes: &cx.sizes(), shape: &shape };
+    // Conditions on values say nothing about a band.
+    let support = fold.pred(&support, &[]);
+    let support = Pred::and(support.conjuncts().into_iter().filter(|p| !reads(p)).cloned());
     let guard = fold.pred(&Pred::and([r.guard.clone(), support]), &[]);
     for &j in &r.vars {
         let n = cx.size(j);
@@ -125,6 +139,12 @@ fn narrow(cx: &mut Cx, outer: &[VarId], r: &Reduction) -> Option<(Reduction, Var
     }
     cx.function.vars.truncate(made);
     None
+}
+
+fn reads(p: &Pred) -> bool {
+    let mut any = false;
+    p.visit_reads(&mut |_, _| any = true);
+    any
 }
 
 /// Candidates for `s` in `j - s i`, from the conditions that tie the two; 1 where they do so through a clamp or division.

@@ -7,7 +7,8 @@
 //! * a *pair* tensor is virtual: a sum of products of two tensors that both depend on the data, larger than either of
 //!   them (scores of all pairs of tokens), and whatever is computed from such a tensor point by point. Storing one would cost memory that grows faster than
 //!   everything else; its readers recompute it in local memory;
-//! * a pointwise definition is virtual if computing it again costs no more than writing and reading it;
+//! * a pointwise definition that is larger than all it is made of is virtual where a pair tensor reads it, since it is as large as that;
+//! * any other pointwise definition is virtual if computing it again costs no more than writing and reading it;
 //! * a reduction is virtual if its one reader is a pointwise definition that reads each element once (an epilogue), or
 //!   if its domain is tiny.
 
@@ -55,6 +56,8 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
         };
     }
 
+    let spread = spread_out(program, function, &forced);
+    let mut in_pair = vec![false; n];
     let mut evals = vec![0f64; n];
     let mut readers = vec![0usize; n];
     let mut epilogue_only = vec![true; n];
@@ -64,18 +67,38 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
         let size = program.shape(function, d.tensor).iter().product::<usize>() as f64;
         let per_element = evals[t] / size.max(1.0);
         out.stored[t] = forced[t]
-            || !(out.pair[t] || keeps_virtual(program, function, d, per_element, readers[t] == 1 && epilogue_only[t]));
+            || !(out.pair[t]
+                || (spread[t] && in_pair[t])
+                || keeps_virtual(program, function, d, per_element, readers[t] == 1 && epilogue_only[t]));
+        let of_pair = !out.stored[t] && (out.pair[t] || in_pair[t]);
         let times = if out.stored[t] { 1.0 } else { per_element.max(1.0) };
         for clause in &d.clauses {
             let outer: f64 = clause.vars.iter().map(|&v| program.size(function.var(v).axis) as f64).product();
             count_reads(program, function, &clause.body, outer * times, false, &mut |tensor, at, count, reduced| {
                 evals[tensor.index()] += count;
                 readers[tensor.index()] += 1;
+                in_pair[tensor.index()] |= of_pair;
                 let identity =
                     at.len() == clause.vars.len() && at.iter().zip(&clause.vars).all(|(i, v)| i.as_var() == Some(*v));
                 epilogue_only[tensor.index()] &= identity && !reduced && !out.pair[t];
             });
         }
+    }
+    out
+}
+
+/// Pointwise definitions that are larger than all stored tensors they are made of, and made of some.
+fn spread_out(program: &Program, function: &Function, forced: &[bool]) -> Vec<bool> {
+    let size = |t: TensorId| program.shape(function, t).iter().product::<usize>();
+    let mut out = vec![false; function.tensors.len()];
+    for stmt in &function.body {
+        let Stmt::Define(d) = stmt else { continue };
+        let mut reads = Vec::new();
+        d.clauses[0].body.visit_reads(&mut |t, _| reads.push(t));
+        out[d.tensor.index()] = !forced[d.tensor.index()]
+            && !reads.is_empty()
+            && !matches!(&*d.clauses[0].body.node, Node::Reduce(_))
+            && reads.iter().all(|&t| out[t.index()] || size(t) < size(d.tensor));
     }
     out
 }
@@ -122,7 +145,11 @@ fn is_interaction(program: &Program, function: &Function, d: &Definition, data: 
             return false;
         }
         operands += 1;
-        largest = largest.max(tensors.iter().map(|&t| program.shape(function, t).iter().product()).max().unwrap_or(0));
+        // Of a tensor that holds more than this operand, what is read.
+        let read = clause.vars.iter().chain(&r.vars).filter(|&&v| f.uses(v));
+        let read: usize = read.map(|&v| program.size(function.var(v).axis)).product();
+        let whole = tensors.iter().map(|&t| program.shape(function, t).iter().product()).max().unwrap_or(0);
+        largest = largest.max(read.min(whole));
     }
     operands >= 2 && size > largest
 }
