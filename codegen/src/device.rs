@@ -148,33 +148,22 @@ const FOREIGN: &str = "it belongs to another device";
 impl Device {
     /// Opens a device. Fails if this build does not have it or the machine has none.
     pub fn open(backend: Backend) -> Result<Device, String> {
-        let runtime = match backend {
+        match backend {
             #[cfg(feature = "cpu")]
-            Backend::Cpu => {
-                let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
-                return Ok(Device::processor(cores));
-            }
+            Backend::Cpu => Ok(Device::processor(std::thread::available_parallelism().map_or(1, |n| n.get()))),
             #[cfg(feature = "wgpu")]
             Backend::Wgpu => {
                 let device = ClientDevice::open(cubecl::Device::Wgpu(Default::default()));
-                Runtime::Client(device.map_err(|e| format!("device `{}` could not be opened: {e}", backend.name()))?)
+                let device = device.map_err(|e| format!("device `{}` could not be opened: {e}", backend.name()))?;
+                Ok(Device { backend, facts: device.facts(), runtime: Runtime::Client(device) })
             }
             #[allow(unreachable_patterns)]
             other => {
                 let has = Backend::available().into_iter().map(Backend::name).collect::<Vec<_>>().join(", ");
                 let name = other.name();
-                return Err(format!(
-                    "this build has no device `{name}` (it has: {has}); build it with `--features {name}`"
-                ));
+                Err(format!("this build has no device `{name}` (it has: {has}); build it with `--features {name}`"))
             }
-        };
-        let facts = match &runtime {
-            #[cfg(feature = "cpu")]
-            Runtime::Host(device) => device.facts(),
-            #[cfg(feature = "wgpu")]
-            Runtime::Client(device) => device.facts(),
-        };
-        Ok(Device { backend, facts, runtime })
+        }
     }
 
     /// The processor with so many threads (at least one), whatever the number of its cores.

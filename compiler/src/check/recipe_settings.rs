@@ -9,6 +9,7 @@ use super::recipe::constant;
 use super::report::suggest;
 use super::spec::{Spec, prelude_item, prelude_names};
 use super::value::{Env, Value};
+use crate::ir::ResultRole;
 use crate::lower::LowerOptions;
 
 /// What kind of value a setting has.
@@ -285,18 +286,16 @@ impl<'a> Checker<'a> {
         if kind == ModuleKind::Model && arguments.is_ok_and(|arguments| self.covered.has(true, r, &arguments)) {
             return;
         }
-        if let Ok(program) = elaborator.recipe_item(r, module, args, e.span, &options) {
-            if kind == ModuleKind::Loss {
-                let entry = program.program.entry();
-                let rank = |name: &String| {
-                    let of =
-                        |role: &crate::ir::ResultRole| matches!(role, crate::ir::ResultRole::Output(n) if n == name);
-                    let tensor = entry.results.iter().find(|r| of(&r.role)).map(|r| entry.tensor(r.tensor).dims.len());
-                    (name.clone(), tensor.unwrap_or(0))
-                };
-                let results = program.results.iter().map(rank).collect();
-                self.loss = Some(LossResults { name: &module.name.text, span: module.name.span, results });
-            }
+        let lowered = elaborator.recipe_item(r, module, args, e.span, &options);
+        if let Some(lowered) = lowered.ok().filter(|_| kind == ModuleKind::Loss) {
+            let entry = lowered.program.entry();
+            let rank = |name: &String| {
+                let of = |role: &ResultRole| matches!(role, ResultRole::Output(n) if n == name);
+                let tensor = entry.results.iter().find(|r| of(&r.role)).map(|r| entry.tensor(r.tensor).dims.len());
+                (name.clone(), tensor.unwrap_or(0))
+            };
+            let results = lowered.results.iter().map(rank).collect();
+            self.loss = Some(LossResults { name: &module.name.text, span: module.name.span, results });
         }
         self.covered.add(&mut elaborator);
         let mut seen: Vec<(&str, Option<Span>)> = self.out.iter().map(|d| (d.code, d.span())).collect();
