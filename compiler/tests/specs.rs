@@ -1,7 +1,6 @@
 //! Every module of every spec lowers to a program that verifies, in training and in inference.
 
 use std::path::Path;
-use std::time::Instant;
 
 use foveate_compiler::check::{Spec, Value};
 use foveate_compiler::ir::verify;
@@ -27,6 +26,8 @@ fn specs_lower() {
         ("attention/swin_bias.fov", "SwinAttention", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
         ("attention/vicinity.fov", "VicinityAttention", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
         ("attention/vicinity.fov", "VicinityAttentionQuadratic", &[("C", "12"), ("H", "3"), ("grid", "4x5")]),
+        ("losses/head_disagreement.fov", "HeadDisagreement", &[("H", "3"), ("D", "5")]),
+        ("losses/total_variation.fov", "TotalVariation", &[("H", "3"), ("grid", "4x5")]),
         ("losses/spatial_entropy.fov", "SpatialEntropy", &[("H", "3"), ("grid", "4x5")]),
         ("demo/fashion.fov", "FashionNet", &[]),
         ("demo/fashion.fov", "FashionLoss", &[("drop_path", "0.1")]),
@@ -51,16 +52,46 @@ fn specs_lower() {
             let settings: Vec<(String, Value)> =
                 settings.iter().map(|(n, v)| ((*n).to_owned(), Value::parse(v).expect("a value"))).collect();
             let options = LowerOptions { training, batch: 2, exposed: Vec::new() };
-            let start = Instant::now();
             let lowered = lower(&spec, Some(item), &settings, &options, &sources)
                 .unwrap_or_else(|d| panic!("{item}\n{}", render(&d, &sources, false)));
-            let time = start.elapsed();
             if let Err(error) = verify::verify(&lowered.program) {
                 panic!("{item}: {error}\n{}", lowered.program);
             }
-            if std::env::var_os("SHOW").is_some_and(|s| s.to_str() == Some(*item)) {
-                println!("{item} training {training} {time:?}\n{}", lowered.program);
-            }
+        }
+    }
+}
+
+/// Parameters at 224 x 224 and 1000 classes: those of the authors' models.
+#[test]
+fn models_have_the_published_sizes() {
+    let sizes = [
+        ("simvit", "SimVitMicro", 3_332_680),
+        ("simvit", "SimVitTiny", 12_992_808),
+        ("simvit", "SimVitSmall", 29_391_592),
+        ("simvit", "SimVitMedium", 51_249_704),
+        ("simvit", "SimVitLarge", 62_506_920),
+        ("vvt", "VvtTiny", 12_882_440),
+        ("vvt", "VvtSmall", 25_492_264),
+        ("vvt", "VvtMedium", 47_907_304),
+        ("vvt", "VvtLarge", 61_848_520),
+        ("sp_vit", "SpVitS", 25_849_468),
+        ("sp_vit", "SpVitM", 55_439_992),
+        ("sp_vit", "SpVitL", 149_504_368),
+        ("deit_sar", "DeitSarTiny", 5_717_032),
+        ("deit_sar", "DeitSarSmall", 22_049_896),
+        ("deit_sar", "DeitSarBase", 86_566_120),
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../specs/models");
+    for (file, model, expected) in sizes {
+        let mut sources = SourceMap::new();
+        let spec = Spec::load(&root.join(file).with_extension("fov"), &mut sources);
+        let spec = spec.unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
+        for item in [model.to_owned(), format!("{model}Loss")] {
+            let options = LowerOptions { training: true, batch: 2, exposed: Vec::new() };
+            let lowered = lower(&spec, Some(&item), &[], &options, &sources);
+            let lowered = lowered.unwrap_or_else(|d| panic!("{item}\n{}", render(&d, &sources, false)));
+            let found: usize = lowered.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();
+            assert_eq!(found, expected, "{item}");
         }
     }
 }

@@ -108,12 +108,16 @@ pub fn verify(options: &VerifyOptions) -> Result<Verification> {
     let all = able.params.iter().chain(&able.states);
     reference.params.expect(&options.against, all.map(|p| (p.name.as_str(), p.shape.as_slice())))?;
     let has = |name: &str| able.results.iter().chain(&able.exposed).any(|n| n == name);
+    // By result and key: `output/NAME_eval` is the result NAME in inference, `output/NAME_train` and `output/NAME` in training.
     let (mut training, mut inference) = (Vec::new(), Vec::new());
     for (name, _) in reference.outputs.iter().filter(|(n, _)| wanted(&format!("output/{n}"))) {
+        let base = |suffix: &str| name.strip_suffix(suffix).filter(|b| has(b)).map(str::to_owned);
         if has(name) {
-            training.push(name.clone());
-        } else if let Some(base) = name.strip_suffix("_eval").filter(|b| has(b)) {
-            inference.push(base.to_owned());
+            training.push((name.clone(), name.clone()));
+        } else if let Some(base) = base("_train") {
+            training.push((base, name.clone()));
+        } else if let Some(base) = base("_eval") {
+            inference.push((base, name.clone()));
         } else {
             return Err(Error::file(
                 &options.against,
@@ -133,21 +137,25 @@ pub fn verify(options: &VerifyOptions) -> Result<Verification> {
             format!("`grad/{name}`: the item has no such parameter or input (leave the tensor out with --only)");
         return Err(Error::file(&options.against, found));
     }
-    let exposed =
-        |names: &[String]| -> Vec<String> { names.iter().filter(|n| !able.results.contains(n)).cloned().collect() };
+    let exposed = |names: &[String]| -> Vec<String> {
+        let mut out: Vec<String> = names.iter().filter(|n| !able.results.contains(n)).cloned().collect();
+        out.dedup();
+        out
+    };
+    let bases = |of: &[(String, String)]| of.iter().map(|(base, _)| base.clone()).collect::<Vec<_>>();
 
     let mut rows = Vec::new();
     if !training.is_empty() || !grads.is_empty() {
         let cotangents: Vec<String> = reference.cotangents.iter().map(|(n, _)| n.clone()).collect();
         let seeds = if cotangents.is_empty() { Seeds::Loss } else { Seeds::Cotangents(cotangents.clone()) };
         let gradients = (!grads.is_empty()).then(|| (seeds, Wrt::Names(grads.clone())));
-        let mut needed = exposed(&training);
+        let mut needed = exposed(&bases(&training));
         if gradients.is_some() {
-            needed.extend(exposed(&cotangents).into_iter().filter(|n| !training.contains(n)));
+            needed.extend(exposed(&cotangents).into_iter().filter(|n| !training.iter().any(|(base, _)| base == n)));
         }
         let results = run.results(&run.request(true, &needed, gradients))?;
-        for name in &training {
-            rows.push(compare_output(&results, name, name, &reference, rtol)?);
+        for (base, key) in &training {
+            rows.push(compare_output(&results, base, key, &reference, rtol)?);
         }
         let total = norm(reference.grads.iter().flat_map(|(_, t)| t.data.to_f64()));
         for name in &grads {
@@ -158,9 +166,9 @@ pub fn verify(options: &VerifyOptions) -> Result<Verification> {
         }
     }
     if !inference.is_empty() {
-        let results = run.results(&run.request(false, &exposed(&inference), None))?;
-        for name in &inference {
-            rows.push(compare_output(&results, name, &format!("{name}_eval"), &reference, rtol)?);
+        let results = run.results(&run.request(false, &exposed(&bases(&inference)), None))?;
+        for (base, key) in &inference {
+            rows.push(compare_output(&results, base, key, &reference, rtol)?);
         }
     }
     if rows.is_empty() {

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 /// A file of golden tensors and the item that must give them.
 #[derive(Clone, Copy, Debug)]
 pub struct Case {
-    /// The file's name in `tests/golden/ops`, without its ending.
+    /// The folder in `tests/golden`: `ops` or `models`.
+    pub folder: &'static str,
+    /// The file's name there, without its ending.
     pub name: &'static str,
     /// The spec, from `specs`.
     pub spec: &'static str,
@@ -19,7 +21,11 @@ pub struct Case {
 }
 
 const fn case(name: &'static str, spec: &'static str, item: &'static str, settings: &'static str) -> Case {
-    Case { name, spec, item, settings }
+    Case { folder: "ops", name, spec, item, settings }
+}
+
+const fn model(name: &'static str, spec: &'static str, item: &'static str, settings: &'static str) -> Case {
+    Case { folder: "models", name, spec, item, settings }
 }
 
 const SP_SA: (&str, &str) = ("attention/sp_sa.fov", "SpatialPriorAttention");
@@ -27,7 +33,7 @@ const MCSA: (&str, &str) = ("attention/mcsa.fov", "CentralAttention");
 const VICINITY: (&str, &str) = ("attention/vicinity.fov", "VicinityAttention");
 const ENTROPY: (&str, &str) = ("losses/spatial_entropy.fov", "SpatialEntropy");
 
-/// One for every file.
+/// One for every attention module and loss.
 pub const CASES: [Case; 10] = [
     case("sp_sa_5x5", SP_SA.0, SP_SA.1, "H=3 grid=5x5"),
     case("sp_sa_14x14", SP_SA.0, SP_SA.1, "H=6 grid=14x14 qkv_bias=true"),
@@ -39,6 +45,29 @@ pub const CASES: [Case; 10] = [
     case("vicinity_sum_14x14", VICINITY.0, VICINITY.1, "H=2 grid=14x14 form=sum r=2"),
     case("spatial_entropy_noise", ENTROPY.0, ENTROPY.1, "H=3 grid=14x14"),
     case("spatial_entropy_smooth", ENTROPY.0, ENTROPY.1, "H=3 grid=14x14"),
+];
+
+/// One for every architecture, small: inference, training and all gradients of the objective.
+pub const MODELS: [Case; 4] = [
+    model(
+        "tiny_simvit",
+        "models/simvit.fov",
+        "SimVitLoss",
+        "image=32 classes=10 dims=16,24,32,40 heads=1,2,2,4 mlp_ratios=4,4,2,2 depths=1,2,1,1",
+    ),
+    model(
+        "tiny_vvt",
+        "models/vvt.fov",
+        "VvtLoss",
+        "image=32 classes=10 dims=16,24,32,40 heads=1,1,2,2 mlp_ratios=4,4,2,2 depths=1,1,2,1",
+    ),
+    model(
+        "tiny_spvit",
+        "models/sp_vit.fov",
+        "SpVitLoss",
+        "image=64 classes=10 C=36 depth=3 H=3 mlp_ratio=3 skip_lam=2 sp_layers=2",
+    ),
+    model("tiny_sar", "models/deit_sar.fov", "DeitSarLoss", "image=224 classes=10 C=24 depth=2 H=3 mlp_ratio=2"),
 ];
 
 /// The repository.
@@ -54,7 +83,7 @@ pub fn named(name: &str) -> Case {
 impl Case {
     /// The file of golden tensors.
     pub fn file(&self) -> PathBuf {
-        root().join("tests/golden/ops").join(format!("{}.safetensors", self.name))
+        root().join("tests/golden").join(self.folder).join(format!("{}.safetensors", self.name))
     }
 
     /// The arguments as values.

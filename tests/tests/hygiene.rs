@@ -95,12 +95,13 @@ fn the_golden_bounds_are_written_down() {
     for bound in ["1e-5", "1e-4", "1e-6", "1e-7 G"] {
         assert!(page.contains(bound), "tests/golden/README.md does not name the bound {bound}");
     }
-    for case in foveate_tests::golden::CASES {
+    use foveate_tests::golden::{CASES, MODELS};
+    for case in CASES.iter().chain(&MODELS) {
         assert!(page.contains(case.name) && page.contains(case.settings), "tests/golden/README.md lacks {}", case.name);
         assert!(case.file().exists(), "{}", case.file().display());
     }
-    let stored = files(&root().join("tests/golden/ops"), &["safetensors"]).len();
-    assert_eq!(stored, foveate_tests::golden::CASES.len(), "every golden file has a case");
+    let stored = files(&root().join("tests/golden"), &["safetensors"]).len();
+    assert_eq!(stored, CASES.len() + MODELS.len(), "every golden file has a case");
 }
 
 #[test]

@@ -127,7 +127,11 @@ impl<'a> Elaborator<'a> {
                     }
                 },
             };
-            value.identity(&mut identity);
+            match &value {
+                // Rates differ from block to block; all that is checked of one is its sign and what is required of it here.
+                Static::Float(x) if self.sampling => identity.push_str(sign(*x)),
+                _ => value.identity(&mut identity),
+            }
             identity.push(';');
             if self.bind_one(&mut env, param, value, id, place).is_err() {
                 ok = false;
@@ -249,4 +253,15 @@ fn signature(module: &Module) -> String {
 /// The hidden name that holds the words a parameter may be.
 pub(crate) fn options_name(param: &str) -> String {
     format!("{param} is one of")
+}
+
+/// Stands for a number where only its sign matters.
+pub(super) fn sign(x: f64) -> &'static str {
+    if x > 0.0 {
+        "positive"
+    } else if x < 0.0 {
+        "negative"
+    } else {
+        "zero"
+    }
 }

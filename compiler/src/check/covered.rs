@@ -4,10 +4,11 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
+use super::arguments::sign;
 use super::axes::OWN;
 use super::elaborator::Elaborator;
 use super::spec::ItemRef;
-use super::value::Env;
+use super::value::{Env, Static};
 
 /// Items of a file with arguments in which nothing is wrong, for inference and for training.
 #[derive(Default)]
@@ -37,12 +38,15 @@ impl Covered {
     }
 }
 
-/// Text that is equal for arguments that a module cannot tell apart: the same values, and the same axes at the same places, whichever
-/// these are.
+/// Text that is equal for arguments that a module cannot tell apart: the same values (of a rate, the same sign), and the same axes
+/// at the same places, whichever these are.
 fn pattern(item: ItemRef, arguments: &Env) -> String {
     let mut text = String::new();
     for (_, value) in arguments.entries() {
-        value.identity(&mut text);
+        match value {
+            Static::Float(x) => text.push_str(sign(*x)),
+            _ => value.identity(&mut text),
+        }
         text.push(';');
     }
     let mut out = format!("{}.{}:", item.file, item.item);

@@ -54,6 +54,10 @@ pub(crate) struct Elaborator<'a> {
     pub functions: Vec<ir::Function>,
     /// Functions that can be called again, by instance and inputs.
     pub callees: HashMap<String, Rc<Callee<'a>>>,
+    /// Whether only what is wrong is asked for, and no program: submodules with the same arguments are one instance then.
+    pub sampling: bool,
+    /// Those instances, by identity, of the function being built.
+    pub instances: HashMap<String, Rc<Instance<'a>>>,
     /// The instances of modules of the checked file whose `forward` went through.
     pub elaborated: Vec<Rc<Instance<'a>>>,
     /// The function being built.
@@ -82,6 +86,8 @@ impl<'a> Elaborator<'a> {
             axis_ids: HashMap::new(),
             functions: Vec::new(),
             callees: HashMap::new(),
+            sampling: false,
+            instances: HashMap::new(),
             elaborated: Vec::new(),
             builder: Builder::default(),
             frame: Frame::default(),

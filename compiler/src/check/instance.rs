@@ -38,6 +38,8 @@ pub(crate) struct Instance<'a> {
     pub forward: Option<&'a ast::Forward>,
     /// The names of submodules and slots.
     taken: HashSet<String>,
+    /// Whether it or a submodule has a state, which is updated once a step.
+    has_state: bool,
     /// Equal exactly for instances of one module with the same arguments.
     pub identity: String,
 }
@@ -120,7 +122,11 @@ impl<'a> Elaborator<'a> {
         };
         let given = self.given(module, args, env)?;
         self.trail.push((span, format!("in `{name} = {}(...)`", ctor.text)));
+        let sampling = self.sampling;
+        // Names of parameters meet where a submodule is flat.
+        self.sampling &= !flat;
         let out = self.instance(item, module, given, prefix, span);
+        self.sampling = sampling;
         self.trail.pop();
         out
     }
@@ -147,7 +153,14 @@ impl<'a> Elaborator<'a> {
         }
         let id = self.fresh();
         let (arguments, identity) = self.parameters(item, module, given, id, span)?;
-        self.instance_with(item, module, arguments, identity, id, prefix)
+        if let Some(known) = self.instances.get(&identity).filter(|_| self.sampling) {
+            return Ok(Rc::clone(known));
+        }
+        let out = self.instance_with(item, module, arguments, identity, id, prefix)?;
+        if self.sampling && !out.has_state {
+            self.instances.insert(out.identity.clone(), Rc::clone(&out));
+        }
+        Ok(out)
     }
 
     /// Instantiates a module whose parameters are bound.
@@ -173,9 +186,12 @@ impl<'a> Elaborator<'a> {
             slots: Vec::new(),
             forward: None,
             taken: HashSet::new(),
+            has_state: false,
             identity,
         };
         let ok = self.members(&mut out, &module.members);
+        out.has_state =
+            out.slots.iter().any(|(_, slot)| slot.state) || out.submodules.iter().any(|(_, sub)| sub.has_state);
         self.open.pop();
         ok.map(|()| Rc::new(out))
     }

@@ -278,6 +278,7 @@ impl<'a> Checker<'a> {
         }
         let options = LowerOptions { training: true, batch: 2, exposed: Vec::new() };
         let mut elaborator = Elaborator::new(self.spec, self.sources, true, options.batch);
+        elaborator.sampling = true;
         if let Some(forward) = forward_of(module) {
             self.images(key, e.span, &forward.inputs, kind);
         }

@@ -36,11 +36,11 @@ type Settings = Vec<(String, Value)>;
 pub fn check(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
     on_a_large_stack(|| {
         let mut out = Findings::default();
-        let steps_left = Cell::new(MAX_STEPS);
         let covered = Covered::default();
         // Items hold those above them, as a rule.
         for (item, tree) in spec.root_items().iter().enumerate().rev() {
             let r = ItemRef { file: spec.root(), item };
+            let steps_left = Cell::new(MAX_STEPS);
             match tree {
                 ast::Item::Module(module) => {
                     Samples { spec, sources, r, module, steps_left: &steps_left, covered: &covered }.run(&mut out)
@@ -100,7 +100,7 @@ struct Samples<'a> {
     sources: &'a SourceMap,
     r: ItemRef,
     module: &'a Module,
-    /// How many steps the whole check has left; without any, further runs say nothing.
+    /// How many steps all runs of the item have left; without any, further runs say nothing.
     steps_left: &'a Cell<usize>,
     covered: &'a Covered,
 }
@@ -139,6 +139,7 @@ impl Samples<'_> {
     fn elaborate(&self, settings: &Settings, training: bool) -> Vec<Diagnostic> {
         let options = LowerOptions { training, batch: 2, exposed: Vec::new() };
         let mut elaborator = Elaborator::new(self.spec, self.sources, training, options.batch);
+        elaborator.sampling = true;
         elaborator.steps_left = self.steps_left.get();
         if elaborator.steps_left == 0 {
             return Vec::new();

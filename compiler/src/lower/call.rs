@@ -331,9 +331,10 @@ impl<'a> Elaborator<'a> {
         inputs: Vec<View>,
         rest: Option<Vec<Axis>>,
     ) -> R<Callee<'a>> {
-        let outer = std::mem::take(&mut self.builder);
+        let outer = (std::mem::take(&mut self.builder), std::mem::take(&mut self.instances));
         let out = self.build_inside(sub, forward, inputs, rest);
-        let builder = std::mem::replace(&mut self.builder, outer);
+        let builder = std::mem::replace(&mut self.builder, outer.0);
+        self.instances = outer.1;
         let (instance, results) = out?;
         let mut function = builder.function;
         let same = self.functions.iter().filter(|f| f.name.split('#').next() == Some(&sub.module.name.text)).count();
@@ -378,7 +379,15 @@ impl<'a> Elaborator<'a> {
         )?;
         let mut views = Vec::new();
         for (input, view) in forward.inputs.iter().zip(inputs) {
-            views.push(self.input(&input.name.text, input.name.span, view));
+            // By the axes that this instance declares.
+            let mut dims = Vec::new();
+            for (n, dim) in input.dims.iter().enumerate() {
+                match dim {
+                    AxisRef::Rest(_) if n == 0 => dims.extend(rest.iter().flatten().cloned()),
+                    _ => dims.push(self.axis(&instance.env, dim)?),
+                }
+            }
+            views.push(self.input(&input.name.text, input.name.span, View { dims, ..view }));
         }
         let results = self.run(&instance, forward, views, rest, String::new())?;
         let mut out: Vec<View> = Vec::new();
@@ -436,8 +445,13 @@ impl<'a> Elaborator<'a> {
                 ArgRole::Key => Some(self.derived_key(&site)),
                 ArgRole::Cotangent(_) | ArgRole::Saved(_) => None,
             };
-            // Callee and caller declare the same slots; a missing one was reported when it was declared.
-            args.push(tensor.ok_or(Reported)?);
+            match tensor {
+                Some(tensor) => args.push(tensor),
+                // Slots of what is one instance with another are not declared, and nobody wants the program.
+                None if self.sampling => {}
+                // Callee and caller declare the same slots; a missing one was reported when it was declared.
+                None => return Err(Reported),
+            }
         }
         let mut results = Vec::new();
         let mut fresh = |x: &mut Elaborator<'a>, view: &View| {
