@@ -14,7 +14,7 @@ use super::instance::{Instance, ParamDecl};
 use super::report::{R, Reported};
 use super::spec::{ItemRef, Spec};
 use crate::ir;
-use crate::lower::builder::Builder;
+use crate::lower::builder::{Builder, View};
 use crate::lower::call::Callee;
 use crate::lower::forward::Frame;
 
@@ -58,6 +58,9 @@ pub(crate) struct Elaborator<'a> {
     pub sampling: bool,
     /// Those instances, by identity, of the function being built.
     pub instances: HashMap<String, Rc<Instance<'a>>>,
+    /// The results of calls of modules without submodules, by instance and inputs, of the function being built: when sampling, a second
+    /// call like it has nothing new to say.
+    pub sampled_calls: HashMap<String, Vec<View>>,
     /// The instances of modules of the checked file whose `forward` went through.
     pub elaborated: Vec<Rc<Instance<'a>>>,
     /// The function being built.
@@ -88,6 +91,7 @@ impl<'a> Elaborator<'a> {
             callees: HashMap::new(),
             sampling: false,
             instances: HashMap::new(),
+            sampled_calls: HashMap::new(),
             elaborated: Vec::new(),
             builder: Builder::default(),
             frame: Frame::default(),

@@ -39,7 +39,7 @@ pub(crate) struct Instance<'a> {
     /// The names of submodules and slots.
     taken: HashSet<String>,
     /// Whether it or a submodule has a state, which is updated once a step.
-    has_state: bool,
+    pub has_state: bool,
     /// Equal exactly for instances of one module with the same arguments.
     pub identity: String,
 }

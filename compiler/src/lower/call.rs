@@ -278,7 +278,15 @@ impl<'a> Elaborator<'a> {
         rest: Option<Vec<Axis>>,
     ) -> R<Vec<View>> {
         let path = format!("{}{name}.", self.frame.path);
+        let key = self.sampling.then(|| call_key(sub, rest.as_deref(), &inputs));
+        if let Some(views) = key.as_ref().and_then(|key| self.sampled_calls.get(key)) {
+            return Ok(views.clone());
+        }
+        let exposed = self.builder.exposed.len();
         let views = self.run(sub, forward, inputs, rest, path.clone())?;
+        if let Some(key) = key.filter(|_| self.builder.exposed.len() == exposed && !sub.has_state) {
+            self.sampled_calls.insert(key, views.clone());
+        }
         for (exposed, view) in &mut self.builder.exposed {
             if exposed.starts_with(&path) {
                 *view = outside(view.clone(), sub.id);
@@ -303,19 +311,12 @@ impl<'a> Elaborator<'a> {
             let tensor = self.stored_as(&view, &outside, &format!("{name}.{}", input.name.text), span);
             tensors.push((tensor, View { store: view.dims.clone(), ..view }));
         }
-        let mut key = sub.identity.clone();
-        for axis in rest.iter().flatten() {
-            key.push('.');
-            axis.identity(&mut key);
-        }
-        for (_, view) in &tensors {
-            key.push_str(if view.batched { "|b" } else { "|-" });
-        }
+        let views: Vec<View> = tensors.iter().map(|(_, view)| view.clone()).collect();
+        let key = call_key(sub, rest.as_deref(), &views);
         let callee = match self.callees.get(&key) {
             Some(callee) => Rc::clone(callee),
             None => {
-                let inputs = tensors.iter().map(|(_, view)| view.clone()).collect();
-                let callee = Rc::new(self.build(sub, forward, inputs, rest)?);
+                let callee = Rc::new(self.build(sub, forward, views, rest)?);
                 self.callees.insert(key, Rc::clone(&callee));
                 callee
             }
@@ -331,10 +332,11 @@ impl<'a> Elaborator<'a> {
         inputs: Vec<View>,
         rest: Option<Vec<Axis>>,
     ) -> R<Callee<'a>> {
-        let outer = (std::mem::take(&mut self.builder), std::mem::take(&mut self.instances));
+        let outer = std::mem::take(&mut self.builder);
+        let (instances, calls) = (std::mem::take(&mut self.instances), std::mem::take(&mut self.sampled_calls));
         let out = self.build_inside(sub, forward, inputs, rest);
-        let builder = std::mem::replace(&mut self.builder, outer.0);
-        self.instances = outer.1;
+        (self.instances, self.sampled_calls) = (instances, calls);
+        let builder = std::mem::replace(&mut self.builder, outer);
         let (instance, results) = out?;
         let mut function = builder.function;
         let same = self.functions.iter().filter(|f| f.name.split('#').next() == Some(&sub.module.name.text)).count();
@@ -497,4 +499,17 @@ impl<'a> Elaborator<'a> {
 /// A tensor as seen by the caller of the module that made it.
 fn outside(view: View, owner: u32) -> View {
     View { dims: view.dims.iter().map(|d| d.seen_from_outside(owner)).collect(), ..view }
+}
+
+/// Text that is equal exactly for calls that make the same function: of instances with equal arguments, on inputs of equal types.
+fn call_key(sub: &Instance<'_>, rest: Option<&[Axis]>, inputs: &[View]) -> String {
+    let mut key = sub.identity.clone();
+    for axis in rest.into_iter().flatten() {
+        key.push('.');
+        axis.identity(&mut key);
+    }
+    for view in inputs {
+        key.push_str(if view.batched { "|b" } else { "|-" });
+    }
+    key
 }
