@@ -85,125 +85,157 @@ struct Reference {
 
 /// Runs the item on the file's inputs and compares.
 pub fn verify(options: &VerifyOptions) -> Result<Verification> {
-    let source = Source::load(&options.spec)?;
-    let device = Device::open(&options.device)?;
-    let reference = Reference::read(&options.against)?;
-    let item = options.item.as_deref();
-    let mut settings = source.infer(item, &options.settings, &shapes(&reference.inputs), &shapes(&reference.params))?;
-    let batch = reference.inputs.iter().find_map(|(_, t)| t.shape.first().copied()).unwrap_or(1);
-    for name in source.spec.arguments(item).map_err(|d| source.error(&[*d]))? {
-        if name.contains("drop") && !options.settings.iter().any(|(n, _)| *n == name) {
-            settings.retain(|(n, _)| *n != name);
-            settings.push((name, Value::Float(0.0)));
-        }
-    }
+    Run::prepare(options)?.compare(options)
+}
 
-    let (rtol, grad_rtol) = device.bounds();
-    let (rtol, grad_rtol) = (options.rtol.unwrap_or(rtol), options.grad_rtol.unwrap_or(grad_rtol));
-    let wanted = |key: &str| options.only.as_deref().is_none_or(|p| matches_key(p, key));
-    let run = Run { source: &source, device: &device, item, settings: &settings, batch, reference: &reference };
-
-    // What the item can give, from lowering alone.
-    let able = source.lower(&run.request(true, &[], None))?;
-    let all = able.params.iter().chain(&able.states);
-    reference.params.expect(&options.against, all.map(|p| (p.name.as_str(), p.shape.as_slice())))?;
-    let has = |name: &str| able.results.iter().chain(&able.exposed).any(|n| n == name);
-    // By result and key: `output/NAME_eval` is the result NAME in inference, `output/NAME_train` and `output/NAME` in training.
-    let (mut training, mut inference) = (Vec::new(), Vec::new());
-    for (name, _) in reference.outputs.iter().filter(|(n, _)| wanted(&format!("output/{n}"))) {
-        let base = |suffix: &str| name.strip_suffix(suffix).filter(|b| has(b)).map(str::to_owned);
-        if has(name) {
-            training.push((name.clone(), name.clone()));
-        } else if let Some(base) = base("_train") {
-            training.push((base, name.clone()));
-        } else if let Some(base) = base("_eval") {
-            inference.push((base, name.clone()));
-        } else {
-            return Err(Error::file(
-                &options.against,
-                format!(
-                    "`output/{name}`: the item has no such result; it gives {} (leave the tensor out with --only)",
-                    able.results.iter().chain(&able.exposed).map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
-                ),
-            ));
-        }
-    }
-    let grads: Vec<String> =
-        reference.grads.iter().map(|(n, _)| n.clone()).filter(|n| wanted(&format!("grad/{n}"))).collect();
-    let known =
-        |name: &String| able.params.iter().any(|p| p.name == *name) || able.inputs.iter().any(|i| i.name == *name);
-    if let Some(name) = grads.iter().find(|name| !known(name)) {
-        let found =
-            format!("`grad/{name}`: the item has no such parameter or input (leave the tensor out with --only)");
-        return Err(Error::file(&options.against, found));
-    }
-    let exposed = |names: &[String]| -> Vec<String> {
-        let mut out: Vec<String> = names.iter().filter(|n| !able.results.contains(n)).cloned().collect();
-        out.dedup();
-        out
-    };
-    let bases = |of: &[(String, String)]| of.iter().map(|(base, _)| base.clone()).collect::<Vec<_>>();
-
-    let mut rows = Vec::new();
-    if !training.is_empty() || !grads.is_empty() {
-        let cotangents: Vec<String> = reference.cotangents.iter().map(|(n, _)| n.clone()).collect();
-        let seeds = if cotangents.is_empty() { Seeds::Loss } else { Seeds::Cotangents(cotangents.clone()) };
-        let gradients = (!grads.is_empty()).then(|| (seeds, Wrt::Names(grads.clone())));
-        let mut needed = exposed(&bases(&training));
-        if gradients.is_some() {
-            needed.extend(exposed(&cotangents).into_iter().filter(|n| !training.iter().any(|(base, _)| base == n)));
-        }
-        let results = run.results(&run.request(true, &needed, gradients))?;
-        for (base, key) in &training {
-            rows.push(compare_output(&results, base, key, &reference, rtol)?);
-        }
-        let total = norm(reference.grads.iter().flat_map(|(_, t)| t.data.to_f64()));
-        for name in &grads {
-            let (shape, got) = result(&results, &ResultRole::Grad(name.clone()))?;
-            let key = format!("grad/{name}");
-            let expected = fitting(&reference, &reference.grads, &key, name, shape, false)?;
-            rows.push(compare(key, &expected, got, grad_rtol, FLOOR * total));
-        }
-    }
-    if !inference.is_empty() {
-        let results = run.results(&run.request(false, &exposed(&bases(&inference)), None))?;
-        for (base, key) in &inference {
-            rows.push(compare_output(&results, base, key, &reference, rtol)?);
-        }
-    }
-    if rows.is_empty() {
-        return Err(Error::file(&options.against, "there is nothing to compare: no `output/*` or `grad/*` was chosen"));
-    }
-    Ok(Verification {
-        pass: rows.iter().all(|r| r.pass),
-        rows,
-        settings: settings.iter().map(|(n, v)| (n.clone(), v.to_string())).collect(),
-        batch,
-    })
+/// The gradients that [`verify`] compares, for whoever knows them by other means than their elements: with respect to these inputs and
+/// parameters, row-major.
+pub fn gradients(options: &VerifyOptions, wrt: &[String]) -> Result<BTreeMap<String, Vec<f64>>> {
+    let run = Run::prepare(options)?;
+    let gradients = (run.seeds(), Wrt::Names(wrt.to_vec()));
+    let results = run.results(&run.request(true, &[], Some(gradients)))?;
+    wrt.iter().map(|name| Ok((name.clone(), result(&results, &ResultRole::Grad(name.clone()))?.1.to_vec()))).collect()
 }
 
 /// Results on the host: role, shape, elements.
 type Results = Vec<(ResultRole, Vec<usize>, Vec<f64>)>;
 
-struct Run<'a> {
-    source: &'a Source,
-    device: &'a Device,
-    item: Option<&'a str>,
-    settings: &'a [(String, Value)],
+/// An item with what it runs on.
+struct Run {
+    source: Source,
+    device: Device,
+    item: Option<String>,
+    /// All arguments.
+    settings: Vec<(String, Value)>,
     batch: usize,
-    reference: &'a Reference,
+    reference: Reference,
 }
 
-impl<'a> Run<'a> {
-    fn request(&self, training: bool, exposed: &[String], gradients: Option<(Seeds, Wrt)>) -> Request<'a> {
+impl Run {
+    fn prepare(options: &VerifyOptions) -> Result<Run> {
+        let source = Source::load(&options.spec)?;
+        let device = Device::open(&options.device)?;
+        let reference = Reference::read(&options.against)?;
+        let item = options.item.as_deref();
+        let mut settings =
+            source.infer(item, &options.settings, &shapes(&reference.inputs), &shapes(&reference.params))?;
+        let batch = reference.inputs.iter().find_map(|(_, t)| t.shape.first().copied()).unwrap_or(1);
+        for name in source.spec.arguments(item).map_err(|d| source.error(&[*d]))? {
+            if name.contains("drop") && !options.settings.iter().any(|(n, _)| *n == name) {
+                settings.retain(|(n, _)| *n != name);
+                settings.push((name, Value::Float(0.0)));
+            }
+        }
+        Ok(Run { source, device, item: options.item.clone(), settings, batch, reference })
+    }
+
+    fn compare(&self, options: &VerifyOptions) -> Result<Verification> {
+        let Run { device, reference, .. } = self;
+        let (rtol, grad_rtol) = device.bounds();
+        let (rtol, grad_rtol) = (options.rtol.unwrap_or(rtol), options.grad_rtol.unwrap_or(grad_rtol));
+        let wanted = |key: &str| options.only.as_deref().is_none_or(|p| matches_key(p, key));
+
+        // What the item can give, from lowering alone.
+        let able = self.source.lower(&self.request(true, &[], None))?;
+        let all = able.params.iter().chain(&able.states);
+        reference.params.expect(&options.against, all.map(|p| (p.name.as_str(), p.shape.as_slice())))?;
+        let has = |name: &str| able.results.iter().chain(&able.exposed).any(|n| n == name);
+        // By result and key: `output/NAME_eval` is the result NAME in inference, `output/NAME_train` and `output/NAME` in training.
+        let (mut training, mut inference) = (Vec::new(), Vec::new());
+        for (name, _) in reference.outputs.iter().filter(|(n, _)| wanted(&format!("output/{n}"))) {
+            let base = |suffix: &str| name.strip_suffix(suffix).filter(|b| has(b)).map(str::to_owned);
+            if has(name) {
+                training.push((name.clone(), name.clone()));
+            } else if let Some(base) = base("_train") {
+                training.push((base, name.clone()));
+            } else if let Some(base) = base("_eval") {
+                inference.push((base, name.clone()));
+            } else {
+                return Err(Error::file(
+                    &options.against,
+                    format!(
+                        "`output/{name}`: the item has no such result; it gives {} (leave the tensor out with --only)",
+                        able.results
+                            .iter()
+                            .chain(&able.exposed)
+                            .map(|n| format!("`{n}`"))
+                            .collect::<Vec<_>>()
+                            .join(", ")
+                    ),
+                ));
+            }
+        }
+        let grads: Vec<String> =
+            reference.grads.iter().map(|(n, _)| n.clone()).filter(|n| wanted(&format!("grad/{n}"))).collect();
+        let known =
+            |name: &String| able.params.iter().any(|p| p.name == *name) || able.inputs.iter().any(|i| i.name == *name);
+        if let Some(name) = grads.iter().find(|name| !known(name)) {
+            let found =
+                format!("`grad/{name}`: the item has no such parameter or input (leave the tensor out with --only)");
+            return Err(Error::file(&options.against, found));
+        }
+        let exposed = |names: &[String]| -> Vec<String> {
+            let mut out: Vec<String> = names.iter().filter(|n| !able.results.contains(n)).cloned().collect();
+            out.dedup();
+            out
+        };
+        let bases = |of: &[(String, String)]| of.iter().map(|(base, _)| base.clone()).collect::<Vec<_>>();
+
+        let mut rows = Vec::new();
+        if !training.is_empty() || !grads.is_empty() {
+            let cotangents: Vec<String> = reference.cotangents.iter().map(|(n, _)| n.clone()).collect();
+            let gradients = (!grads.is_empty()).then(|| (self.seeds(), Wrt::Names(grads.clone())));
+            let mut needed = exposed(&bases(&training));
+            if gradients.is_some() {
+                needed.extend(exposed(&cotangents).into_iter().filter(|n| !training.iter().any(|(base, _)| base == n)));
+            }
+            let results = self.results(&self.request(true, &needed, gradients))?;
+            for (base, key) in &training {
+                rows.push(compare_output(&results, base, key, reference, rtol)?);
+            }
+            let total = norm(reference.grads.iter().flat_map(|(_, t)| t.data.to_f64()));
+            for name in &grads {
+                let (shape, got) = result(&results, &ResultRole::Grad(name.clone()))?;
+                let key = format!("grad/{name}");
+                let expected = fitting(reference, &reference.grads, &key, name, shape, false)?;
+                rows.push(compare(key, &expected, got, grad_rtol, FLOOR * total));
+            }
+        }
+        if !inference.is_empty() {
+            let results = self.results(&self.request(false, &exposed(&bases(&inference)), None))?;
+            for (base, key) in &inference {
+                rows.push(compare_output(&results, base, key, reference, rtol)?);
+            }
+        }
+        if rows.is_empty() {
+            return Err(Error::file(
+                &options.against,
+                "there is nothing to compare: no `output/*` or `grad/*` was chosen",
+            ));
+        }
+        Ok(Verification {
+            pass: rows.iter().all(|r| r.pass),
+            rows,
+            settings: self.settings.iter().map(|(n, v)| (n.clone(), v.to_string())).collect(),
+            batch: self.batch,
+        })
+    }
+
+    fn request(&self, training: bool, exposed: &[String], gradients: Option<(Seeds, Wrt)>) -> Request<'_> {
         Request {
-            item: self.item,
-            settings: self.settings,
+            item: self.item.as_deref(),
+            settings: &self.settings,
             training,
             batch: self.batch,
             exposed: exposed.to_vec(),
             gradients,
         }
+    }
+
+    /// What is differentiated.
+    fn seeds(&self) -> Seeds {
+        let cotangents: Vec<String> = self.reference.cotangents.iter().map(|(n, _)| n.clone()).collect();
+        if cotangents.is_empty() { Seeds::Loss } else { Seeds::Cotangents(cotangents) }
     }
 
     /// Compiles and runs the item on the reference's inputs and parameters.
@@ -216,7 +248,7 @@ impl<'a> Run<'a> {
         for arg in &entry.args {
             let Some(place) = session.arg(&arg.role) else { continue };
             let shape = program.shape(entry, arg.tensor);
-            let reference = self.reference;
+            let reference = &self.reference;
             let data = match &arg.role {
                 ArgRole::Param(n) | ArgRole::State(n) => match reference.params.get(n) {
                     Some(t) => t.data.clone(),

@@ -105,10 +105,10 @@ impl Case {
         all.iter().filter_map(of_kind).collect()
     }
 
-    /// Compares outputs and gradients on a device with the bounds of `tests/golden/README.md`; panics with the rows that miss.
-    pub fn passes_on(&self, device: &str) -> Verification {
+    /// How to compare on a device, with the bounds of `tests/golden/README.md`.
+    pub fn options(&self, device: &str) -> VerifyOptions {
         let bound = if device == "interpreter" { (1e-6, 1e-6) } else { (1e-5, 1e-4) };
-        let options = VerifyOptions {
+        VerifyOptions {
             spec: root().join("specs").join(self.spec),
             item: Some(self.item.to_owned()),
             against: self.file(),
@@ -117,10 +117,21 @@ impl Case {
             rtol: Some(bound.0),
             grad_rtol: Some(bound.1),
             only: None,
-        };
-        let found = verify(&options).unwrap_or_else(|e| panic!("{} on {device}: {e}", self.name));
+        }
+    }
+
+    /// Compares; panics with the rows that miss.
+    pub fn verify(&self, options: &VerifyOptions) -> Verification {
+        let (name, device) = (self.name, &options.device);
+        let found = verify(options).unwrap_or_else(|e| panic!("{name} on {device}: {e}"));
         let missed: Vec<String> = found.rows.iter().filter(|r| !r.pass).map(|r| format!("{r:?}")).collect();
-        assert!(missed.is_empty(), "{} on {device}:\n{}", self.name, missed.join("\n"));
+        assert!(missed.is_empty(), "{name} on {device}:\n{}", missed.join("\n"));
+        found
+    }
+
+    /// Compares outputs and gradients on a device.
+    pub fn passes_on(&self, device: &str) -> Verification {
+        let found = self.verify(&self.options(device));
         for kind in ["output/", "grad/"] {
             assert!(found.rows.iter().any(|r| r.tensor.starts_with(kind)), "{} has no {kind}", self.name);
         }

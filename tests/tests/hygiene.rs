@@ -95,13 +95,15 @@ fn the_golden_bounds_are_written_down() {
     for bound in ["1e-5", "1e-4", "1e-6", "1e-7 G"] {
         assert!(page.contains(bound), "tests/golden/README.md does not name the bound {bound}");
     }
+    use foveate_tests::full_size::FULL_SIZE;
     use foveate_tests::golden::{CASES, MODELS};
-    for case in CASES.iter().chain(&MODELS) {
+    let cases: Vec<_> = CASES.iter().chain(&MODELS).chain(FULL_SIZE.iter().map(|(case, _)| case)).collect();
+    for case in &cases {
         assert!(page.contains(case.name) && page.contains(case.settings), "tests/golden/README.md lacks {}", case.name);
         assert!(case.file().exists(), "{}", case.file().display());
     }
     let stored = files(&root().join("tests/golden"), &["safetensors"]).len();
-    assert_eq!(stored, CASES.len() + MODELS.len(), "every golden file has a case");
+    assert_eq!(stored, cases.len(), "every golden file has a case");
 }
 
 #[test]

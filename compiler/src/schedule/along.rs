@@ -173,14 +173,18 @@ impl Scope<'_> {
 
     /// A loop over a variable in whole vectors; its size is a multiple of the width.
     pub(super) fn vectors(&mut self, var: VarId, f: impl FnOnce(&mut Self)) {
+        let steps = self.view.size_of(var) as usize / self.lanes as usize;
+        self.for_loop(var, steps, |s| s.vector_at(var, f));
+    }
+
+    /// The vector whose number the variable is bound to.
+    pub(super) fn vector_at(&mut self, var: VarId, f: impl FnOnce(&mut Self)) {
         let (width, size) = (self.lanes as usize, self.view.size_of(var) as usize);
-        self.for_loop(var, size / width, |s| {
-            let counter = s.value_of(var);
-            let start = s.tile_start(counter, width, size);
-            s.bind(var, start);
-            s.lane_var = Some(var);
-            f(s);
-            s.lane_var = None;
-        });
+        let number = self.value_of(var);
+        let start = self.tile_start(number, width, size);
+        self.bind(var, start);
+        self.lane_var = Some(var);
+        f(self);
+        self.lane_var = None;
     }
 }

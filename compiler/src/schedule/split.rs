@@ -6,6 +6,9 @@
 //!
 //! A sum whose conditions tie all longer indices of its result to summed ones (a gradient collected by offset) has no index for a vector to run
 //! along. If one of the summed indices is free of that, it becomes one of the partial results.
+//!
+//! A long sum to some results (a bias's gradient, the statistics of a channel) has vectors, but few work items, and chains of additions so long
+//! that rounding shows. One of the summed indices becomes an index of the partial results.
 
 use crate::ir::index::Index;
 use crate::ir::{
@@ -18,6 +21,10 @@ const PARTIALS: usize = 256;
 const LONG: usize = 16 * PARTIALS;
 /// So do reductions with more results than this.
 const FEW: usize = 8;
+/// A sum to more results than those is long from so many points on.
+const CHAIN: usize = 1024;
+/// And if it has so many points a result: what is stored in between stays small beside what is read.
+const POINTS: usize = 4;
 /// Elements that fill a vector well enough.
 const VECTOR: usize = 8;
 
@@ -28,10 +35,15 @@ pub fn split_long_reductions(program: &mut Program) {
         let body = std::mem::take(&mut f.body);
         for stmt in body {
             match stmt {
-                Stmt::Define(d) => match split(program, &mut f, &d).or_else(|| set_free(program, &mut f, &d)) {
-                    Some((partial, rest)) => f.body.extend([Stmt::Define(partial), Stmt::Define(rest)]),
-                    None => f.body.push(Stmt::Define(d)),
-                },
+                Stmt::Define(d) => {
+                    let steps = split(program, &mut f, &d)
+                        .or_else(|| set_free(program, &mut f, &d))
+                        .or_else(|| spread(program, &mut f, &d));
+                    match steps {
+                        Some((partial, rest)) => f.body.extend([Stmt::Define(partial), Stmt::Define(rest)]),
+                        None => f.body.push(Stmt::Define(d)),
+                    }
+                }
                 other => f.body.push(other),
             }
         }
@@ -107,24 +119,49 @@ fn set_free(program: &Program, f: &mut Function, d: &Definition) -> Option<(Defi
         return None;
     }
     let moved = r.vars.iter().copied().filter(|&v| free(v)).max_by_key(|&v| size(v))?;
-    let mut dims: Vec<_> = clause.vars.iter().map(|&v| f.var(v).axis).collect();
-    dims.push(f.var(moved).axis);
+    let at = clause.vars.len();
+    Some(move_to_result(f, d, moved, at))
+}
+
+/// Moves one of the summed variables of a long sum to the result, in front: the one that leaves the shortest chains in both steps.
+fn spread(program: &Program, f: &mut Function, d: &Definition) -> Option<(Definition, Definition)> {
+    let [clause] = d.clauses.as_slice() else { return None };
+    let Node::Reduce(r) = &*clause.body.node else { return None };
+    if r.op != Monoid::Sum || r.vars.len() < 2 {
+        return None;
+    }
+    let size = |v: VarId| program.axes[f.var(v).axis.index()].size;
+    let results: usize = clause.vars.iter().map(|&v| size(v)).product();
+    let points: usize = r.vars.iter().map(|&v| size(v)).product();
+    if points < CHAIN || points < POINTS * results {
+        return None;
+    }
+    let longer = |v: VarId| size(v).max(points / size(v));
+    let moved = r.vars.iter().copied().filter(|&v| size(v) > 1).min_by_key(|&v| (longer(v), size(v)))?;
+    Some(move_to_result(f, d, moved, 0))
+}
+
+/// A sum in two steps: over all variables but one, for each value of that one (which becomes index number `at` of the partial results), then over it.
+fn move_to_result(f: &mut Function, d: &Definition, moved: VarId, at: usize) -> (Definition, Definition) {
+    let clause = &d.clauses[0];
+    let Node::Reduce(r) = &*clause.body.node else { unreachable!("only sums are split") };
     let (elem, inner) = (r.body.elem, r.vars.iter().copied().filter(|&v| v != moved).collect());
-    let partial = f.new_tensor(format!("{}.partial", f.tensor(d.tensor).name), elem, dims, f.tensor(d.tensor).span);
     let mut vars = clause.vars.clone();
-    vars.push(moved);
-    let body = Expr::reduce(r.op, inner, r.guard.clone(), r.body.clone());
-    let first = Clause { at: vars.iter().map(|&v| v.into()).collect(), vars, body };
+    vars.insert(at, moved);
+    let dims = vars.iter().map(|&v| f.var(v).axis).collect();
+    let partial = f.new_tensor(format!("{}.partial", f.tensor(d.tensor).name), elem, dims, f.tensor(d.tensor).span);
     let q = f.new_var("partial", f.var(moved).axis);
     let mut from: Vec<Index> = clause.vars.iter().map(|&v| v.into()).collect();
-    from.push(q.into());
+    from.insert(at, q.into());
+    let body = Expr::reduce(r.op, inner, r.guard.clone(), r.body.clone());
+    let first = Clause { at: vars.iter().map(|&v| v.into()).collect(), vars, body };
     let second = Clause {
         vars: clause.vars.clone(),
         at: clause.at.clone(),
-        body: Expr::sum(vec![q], Pred::True, Expr::read(elem, partial, from)),
+        body: Expr::reduce(r.op, vec![q], Pred::True, Expr::read(elem, partial, from)),
     };
-    Some((
+    (
         Definition { tensor: partial, clauses: vec![first], keep: Keep::Auto },
         Definition { tensor: d.tensor, clauses: vec![second], keep: d.keep },
-    ))
+    )
 }

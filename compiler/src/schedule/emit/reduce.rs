@@ -3,8 +3,15 @@
 use super::exprs::{first, machine_elem, second};
 use super::{Scope, Speculation};
 use crate::ir::index::Sizes;
-use crate::ir::{BinaryOp, Elem, Expr, Index, Monoid, Node, Pred, Reduction};
+use crate::ir::{BinaryOp, Elem, Expr, Index, Monoid, Node, Pred, Reduction, VarId};
 use crate::loops::{Op, RegId, Stmt, Type, ValueId};
+
+/// Chains of a single sum.
+const CHAINS: usize = 4;
+/// A sum has more than one chain from so many steps a chain on.
+const SHORT: usize = 4;
+/// And if its body has no more nodes than this: every chain has a copy of it.
+const SMALL: usize = 24;
 
 impl Scope<'_> {
     /// The values of reductions of the same form.
@@ -13,43 +20,92 @@ impl Scope<'_> {
         let along = self.runs_along(r).then(|| *r.vars.last().expect("what runs along a row has a variable"));
         let positional = matches!(r.op, Monoid::ArgMax | Monoid::ArgMin);
         let elem = machine_elem(r.body.elem);
-        // One register a point; a scalar one if no lane differs.
         let neutral = match r.op {
             Monoid::ArgMax => f64::NEG_INFINITY,
             Monoid::ArgMin => f64::INFINITY,
             other => other.neutral(),
         };
-        let mut regs = Vec::new();
-        let mut wheres = Vec::new();
+        // One register a point and chain; a scalar one if no lane differs.
+        let chains = self.chains(points, along);
+        let (mut regs, mut wheres) = (vec![Vec::new(); chains], Vec::new());
         for p in points {
             let wide = along.is_some() || self.varies(&p.body) || self.pred_varies(&p.guard);
             let lanes = if wide { self.lanes } else { 1 };
             let start = self.op(Op::Const(neutral.to_bits()), Type { elem, lanes: 1 });
             let start = if lanes > 1 { self.widen(start) } else { start };
-            regs.push(self.reg(start));
+            for chain in &mut regs {
+                chain.push(self.reg(start));
+            }
             if positional {
                 let none = self.int(-1);
                 let none = if lanes > 1 { self.widen(none) } else { none };
                 wheres.push(self.reg(none));
             }
         }
-        let outer = &r.vars[..r.vars.len() - usize::from(along.is_some())];
-        self.loops(outer, &mut |s| match along {
-            Some(v) => s.vectors(v, |s| s.accumulate_under(points, &regs, &wheres)),
-            None => s.accumulate_under(points, &regs, &wheres),
-        });
-        let out = if positional { wheres } else { regs };
-        out.into_iter()
-            .map(|reg| {
-                let ty = self.kernel.regs[reg.0 as usize];
-                let value = self.op(Op::Get(reg), ty);
-                if along.is_none() {
-                    return value;
+        let (last, outer) = match r.vars.split_last() {
+            Some((&last, outer)) => (Some(last), outer),
+            None => (None, &r.vars[..]),
+        };
+        self.loops(outer, &mut |s| match last {
+            None => s.accumulate_under(points, &regs[0], &wheres),
+            Some(v) => {
+                let steps = s.view.size_of(v) as usize / if along.is_some() { s.lanes as usize } else { 1 };
+                let step = |s: &mut Self, at: ValueId, regs: &[RegId]| {
+                    s.bind(v, at);
+                    match along {
+                        Some(v) => s.vector_at(v, |s| s.accumulate_under(points, regs, &wheres)),
+                        None => s.accumulate_under(points, regs, &wheres),
+                    }
+                };
+                s.for_loop(v, steps / chains, |s| {
+                    let counter = s.value_of(v);
+                    let stride = s.int(chains as i64);
+                    let first = s.int_op(BinaryOp::Mul, counter, stride);
+                    for (n, regs) in regs.iter().enumerate() {
+                        let n = s.int(n as i64);
+                        let at = s.int_op(BinaryOp::Add, n, first);
+                        step(s, at, regs);
+                    }
+                });
+                for (n, regs) in regs.iter().enumerate().take(steps % chains) {
+                    let at = s.int((steps / chains * chains + n) as i64);
+                    step(s, at, regs);
                 }
-                let op = combine(r.op);
-                self.op(Op::Fold(op, value), Type { lanes: 1, ..ty })
-            })
-            .collect()
+            }
+        });
+        let op = combine(r.op);
+        let values = |s: &mut Self, regs: &[RegId]| -> Vec<ValueId> {
+            let get = |&reg: &RegId| s.op(Op::Get(reg), s.kernel.regs[reg.0 as usize]);
+            regs.iter().map(get).collect()
+        };
+        if positional {
+            return values(self, &wheres);
+        }
+        // Neighbours are combined until one is left.
+        let mut all: Vec<Vec<ValueId>> = regs.iter().map(|regs| values(self, regs)).collect();
+        while all.len() > 1 {
+            let mut pair = |p: &[Vec<ValueId>]| match p {
+                [a, b] => a.iter().zip(b).map(|(&a, &b)| self.binary(op, a, b)).collect(),
+                rest => rest[0].clone(),
+            };
+            all = all.chunks(2).map(&mut pair).collect();
+        }
+        let mut fold = |value| {
+            let ty = self.ty(value);
+            if along.is_some() { self.op(Op::Fold(op, value), Type { lanes: 1, ..ty }) } else { value }
+        };
+        all.remove(0).into_iter().map(&mut fold).collect()
+    }
+
+    /// The number of chains of additions that take turns. A single one would wait for each addition before the next, and its rounding
+    /// errors would grow with its length.
+    fn chains(&self, points: &[&Reduction], along: Option<VarId>) -> usize {
+        let r = points[0];
+        let Some(&last) = r.vars.last() else { return 1 };
+        let steps = self.view.size_of(last) as usize / if along.is_some() { self.lanes as usize } else { 1 };
+        let simple = r.op == Monoid::Sum && nodes(&r.body) <= SMALL;
+        let chains = if simple { CHAINS / points.len() } else { 1 };
+        if steps >= SHORT * chains { chains.max(1) } else { 1 }
     }
 
     /// Accumulates under the reductions' guards. One that all points and lanes share is branched on; others select.
@@ -130,6 +186,13 @@ impl Scope<'_> {
         }
         self.speculative = was;
     }
+}
+
+/// Number of nodes of an expression; that of a reduction counts as many.
+fn nodes(e: &Expr) -> usize {
+    let mut n = if matches!(&*e.node, Node::Reduce(_)) { SMALL } else { 1 };
+    e.for_each_child(&mut |c| n += nodes(c));
+    n
 }
 
 /// The operation that combines two values of a reduction.
