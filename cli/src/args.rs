@@ -1,6 +1,7 @@
 //! The command line: verbs, their options and their help.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use foveate_runtime::checkpoint::Fit;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -35,6 +36,8 @@ pub enum Verb {
     Train(Train),
     /// Measure a checkpoint on the test images
     Eval(Eval),
+    /// Write the tensors of a PyTorch file as safetensors
+    Convert(Convert),
     /// List the devices and what they can do
     Devices(Devices),
 }
@@ -164,8 +167,8 @@ impl DeviceName {
 pub struct Verify {
     #[command(flatten)]
     pub target: Target,
-    /// The tensors to compare with
-    #[arg(long, value_name = "FILE.safetensors")]
+    /// The tensors to compare with: safetensors, or what torch.save wrote (.pth, .pt)
+    #[arg(long, value_name = "FILE")]
     pub against: PathBuf,
     /// Where to run
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
@@ -193,6 +196,9 @@ pub struct Info {
     /// List every parameter with its shape
     #[arg(long)]
     pub params: bool,
+    /// List the innermost layers instead of the model's direct parts
+    #[arg(long)]
+    pub layers: bool,
     /// Images in a batch
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub batch: usize,
@@ -223,7 +229,57 @@ pub struct Train {
     /// Go on from the checkpoint in the output directory
     #[arg(long)]
     pub resume: bool,
+    /// Begin with these weights: safetensors, what torch.save wrote (.pth, .pt), or a directory of checkpoints
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    pub init: Option<PathBuf>,
+    #[command(flatten)]
+    pub fitting: Fitting,
     /// Write the outcome as JSON to standard output, and no progress
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How tensors of a file are made to fit a model.
+#[derive(Debug, Args)]
+pub struct Fitting {
+    /// Resample position embeddings and tables of offsets that have another resolution
+    #[arg(long)]
+    pub resample: bool,
+    /// Do not take the tensors of this name from the file; `*` stands for any text (head.*)
+    #[arg(long, value_name = "PATTERN")]
+    pub leave: Vec<String>,
+}
+
+impl Fitting {
+    /// Whether anything is asked for.
+    pub fn is_set(&self) -> bool {
+        self.resample || !self.leave.is_empty()
+    }
+    /// For the runtime.
+    pub fn fit(&self) -> Fit {
+        Fit { resample: self.resample, leave: self.leave.clone() }
+    }
+}
+
+/// `foveate convert`.
+#[derive(Debug, Args)]
+#[command(after_help = "Nothing in a PyTorch file is run.\n\
+    Example: foveate convert simvit_tiny.pth -o simvit_tiny.safetensors --for specs/models/simvit.fov:SimVitTiny")]
+pub struct Convert {
+    /// The tensors: safetensors, or what torch.save wrote (.pth, .pt)
+    #[arg(value_name = "FILE")]
+    pub from: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE.safetensors")]
+    pub out: PathBuf,
+    /// Check that the tensors are those of this item
+    #[arg(long = "for", value_name = "FILE[:ITEM]")]
+    pub item: Option<ItemRef>,
+    #[command(flatten)]
+    pub settings: Settings,
+    #[command(flatten)]
+    pub fitting: Fitting,
+    /// Write what was done as JSON to standard output
     #[arg(long)]
     pub json: bool,
 }
@@ -237,9 +293,11 @@ pub struct Eval {
     pub item: ItemRef,
     #[command(flatten)]
     pub settings: Settings,
-    /// The checkpoint
-    #[arg(long, value_name = "FILE.safetensors")]
+    /// The weights: safetensors, what torch.save wrote (.pth, .pt), or a directory of checkpoints
+    #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
+    #[command(flatten)]
+    pub fitting: Fitting,
     /// The data set, instead of the recipe's
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,

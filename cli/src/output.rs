@@ -6,6 +6,7 @@ use std::io::Write;
 
 /// Writes to standard output.
 pub fn say(text: &str) -> Result<(), Failure> {
+    let text = text.trim_end().to_owned() + "\n";
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Ok(()) => Ok(()),
@@ -23,7 +24,7 @@ pub fn complain(text: &str) {
 pub fn say_json(value: &impl Serialize) -> Result<(), Failure> {
     let text =
         serde_json::to_string_pretty(value).map_err(|error| Failure::new(format!("cannot write JSON: {error}")))?;
-    say(&(text + "\n"))
+    say(&text)
 }
 
 /// Where a column's cells stand.

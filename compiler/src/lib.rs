@@ -9,6 +9,7 @@ pub mod interp;
 pub mod ir;
 pub mod loops;
 pub mod lower;
+pub mod products;
 pub mod rewrite;
 pub mod schedule;
 #[cfg(test)]

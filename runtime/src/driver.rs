@@ -38,6 +38,13 @@ pub struct Request<'a> {
     pub gradients: Option<(Seeds, Wrt)>,
 }
 
+impl<'a> Request<'a> {
+    /// An item's results in inference mode.
+    pub fn inference(item: Option<&'a str>, settings: &'a [(String, Value)], batch: usize) -> Request<'a> {
+        Request { item, settings, training: false, batch, exposed: Vec::new(), gradients: None }
+    }
+}
+
 /// With respect to what is differentiated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wrt {

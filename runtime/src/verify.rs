@@ -9,6 +9,7 @@
 //! | `cotangent/N` | what result `N` is weighed with before gradients are taken; without any, the result `loss` is differentiated |
 //! | `grad/N` | gradient with respect to input or parameter `N` |
 
+use crate::checkpoint::fit::matches;
 use crate::checkpoint::{Data, Tensor, Tensors, tensors::same_shape};
 use crate::device::Device;
 use crate::driver::{Compiled, Request, Source, Wrt};
@@ -382,12 +383,6 @@ fn shapes(tensors: &Tensors) -> Vec<(String, Vec<usize>)> {
 /// Whether a pattern with `*` matches a key (`output/y`) or its name (`y`).
 fn matches_key(pattern: &str, key: &str) -> bool {
     matches(pattern, key) || key.split_once('/').is_some_and(|(_, name)| matches(pattern, name))
-}
-
-fn matches(pattern: &str, text: &str) -> bool {
-    let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
-    let Some(rest) = text.strip_prefix(head) else { return false };
-    (0..=rest.len()).filter(|&n| rest.is_char_boundary(n)).any(|n| matches(tail, &rest[n..]))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Place, run};
 use foveate_compiler::check::Value;
+use foveate_runtime::checkpoint::Fit;
 use foveate_runtime::checkpoint::{Checkpoint, Data, Tensor, Tensors, latest};
 use foveate_runtime::train::{EvalOptions, TrainOptions, eval, train};
 use std::path::{Path, PathBuf};
@@ -115,6 +116,7 @@ fn wrong_tensors_are_told() {
         settings: Vec::new(),
         weights: place.out("out/checkpoints"),
         data: None,
+        fit: Fit::default(),
         device: "loops".to_owned(),
     };
     let text = eval(&weights).err().map(|e| e.to_string()).unwrap_or_default();

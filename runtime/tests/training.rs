@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Place, devices, newest, run};
-use foveate_runtime::checkpoint::{Checkpoint, Tensors};
+use foveate_runtime::checkpoint::{Checkpoint, Fit, Tensors};
 use foveate_runtime::train::{EvalOptions, TrainOptions, eval};
 
 #[test]
@@ -40,6 +40,7 @@ fn learns_and_goes_on_exactly() {
             recipe: Some("tiny".to_owned()),
             settings: Vec::new(),
             weights: place.out("parts").join("model.safetensors"),
+            fit: Fit::default(),
             data: None,
             device: device.to_owned(),
         };

@@ -76,6 +76,7 @@ fn main() {
         device: "cpu".to_owned(),
         out: PathBuf::new(),
         resume: false,
+        init: None,
         max_steps: None,
         quiet: true,
     };

@@ -13,6 +13,7 @@ pub fn run(arguments: &Eval) -> Result<(), Failure> {
         recipe: arguments.item.item.clone(),
         settings: source::values(&arguments.settings.set)?,
         weights: arguments.weights.clone(),
+        fit: arguments.fitting.fit(),
         data: arguments.data.clone(),
         device: arguments.device.name().to_owned(),
     })?;

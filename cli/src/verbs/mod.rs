@@ -1,6 +1,7 @@
 //! One file a verb. The work is the libraries'; a verb reads its arguments, asks, and shows the answer.
 
 mod check;
+mod convert;
 mod devices;
 mod emit;
 mod eval;
@@ -24,6 +25,7 @@ pub fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Info(arguments) => info::run(&arguments),
         Verb::Train(arguments) => train::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
+        Verb::Convert(arguments) => convert::run(&arguments),
         Verb::Devices(arguments) => devices::run(&arguments),
     }
 }

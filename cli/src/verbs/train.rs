@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 /// Trains, and says what came of it and where it lies.
 pub fn run(arguments: &Train) -> Result<(), Failure> {
     let name = arguments.item.item.as_deref().or(arguments.item.file.file_stem().and_then(|stem| stem.to_str()));
+    if arguments.init.is_none() && arguments.fitting.is_set() {
+        return Err(Failure::new("--resample and --leave fit weights to the model: name them with --init FILE"));
+    }
     let out = arguments.out.clone().unwrap_or_else(|| Path::new("out").join(name.unwrap_or("run")));
     let outcome = train(&TrainOptions {
         spec: arguments.item.file.clone(),
@@ -18,6 +21,7 @@ pub fn run(arguments: &Train) -> Result<(), Failure> {
         device: arguments.device.name().to_owned(),
         out,
         resume: arguments.resume,
+        init: arguments.init.clone().map(|path| (path, arguments.fitting.fit())),
         max_steps: None,
         quiet: arguments.json,
     })?;

@@ -70,6 +70,31 @@ pub enum Init {
     Uniform(f64),
 }
 
+/// A summand of a dimension of a parameter, or the whole of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Number of indices.
+    pub len: usize,
+    /// Rows and columns, where it is a grid.
+    pub grid: Option<(usize, usize)>,
+}
+
+impl Piece {
+    fn all(axis: &Axis) -> Vec<Piece> {
+        match axis.kind() {
+            Kind::Sum(parts) => parts.iter().flat_map(Piece::all).collect(),
+            Kind::Product(parts) => {
+                let grid = match parts.as_slice() {
+                    [rows, columns] => Some((rows.size(), columns.size())),
+                    _ => None,
+                };
+                vec![Piece { len: axis.size(), grid }]
+            }
+            _ => vec![Piece { len: axis.size(), grid: None }],
+        }
+    }
+}
+
 /// A parameter or state of the whole program.
 #[derive(Clone, Debug)]
 pub struct ParamDecl {
@@ -77,6 +102,8 @@ pub struct ParamDecl {
     pub name: String,
     /// The shape of the state dict: product and merged axes count as one dimension.
     pub shape: Vec<usize>,
+    /// What each dimension consists of: the summands of a sum axis, or the axis itself.
+    pub pieces: Vec<Vec<Piece>>,
     /// How its elements start.
     pub init: Init,
     /// Whether weight decay applies.
@@ -377,7 +404,8 @@ impl<'a> Elaborator<'a> {
         let (state, decay) = (kind == SlotKind::State, kind == SlotKind::Param { decay: true });
         let full = format!("{}{name}", out.prefix);
         let shape = dims.iter().map(Axis::size).collect();
-        let decl = ParamDecl { name: full.clone(), shape, init, decay, span };
+        let pieces = dims.iter().map(Piece::all).collect();
+        let decl = ParamDecl { name: full.clone(), shape, pieces, init, decay, span };
         if let Some(first) = self.declare_slot(decl, &dims, state) {
             let d = Diagnostic::error("E0107", format!("two parameters are called `{full}`"))
                 .primary(span, "again here")

@@ -19,7 +19,7 @@ pub(crate) mod statics;
 mod unused;
 pub(crate) mod value;
 
-pub use instance::{Init, ParamDecl};
+pub use instance::{Init, ParamDecl, Piece};
 pub use recipe::{Entry, EntryValue, Recipe};
 pub use samples::check;
 pub use spec::{Disk, Files, ItemInfo, Spec};

@@ -12,8 +12,12 @@
 //! the older checkpoint as it was.
 
 pub mod atomic;
+pub mod fit;
+pub mod pickle;
 pub mod tensors;
+pub mod torch;
 
+pub use fit::{Fit, Fitted};
 pub use tensors::{Data, Tensor, Tensors};
 
 use crate::error::{Error, Result};

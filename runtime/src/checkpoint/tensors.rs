@@ -1,6 +1,6 @@
-//! Named tensors on the host, and safetensors files of them.
+//! Named tensors on the host, and files of them: safetensors, read and written, and PyTorch's, read.
 
-use super::atomic;
+use super::{atomic, torch};
 use crate::error::{Error, Result};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::BTreeMap;
@@ -64,6 +64,10 @@ impl Tensors {
     pub fn iter(&self) -> impl Iterator<Item = (&String, &Tensor)> {
         self.0.iter()
     }
+    /// Keeps those with a name that passes.
+    pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
+        self.0.retain(|name, _| keep(name));
+    }
     /// Number of tensors.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -73,19 +77,27 @@ impl Tensors {
         self.0.is_empty()
     }
 
-    /// Reads a safetensors file; memory is bounded by the file's size. Overlapping or out-of-range offsets are refused.
+    /// Reads a safetensors file, or one of `torch.save` (told by its first bytes). Memory is bounded by a small multiple of the file's size.
+    /// Overlapping or out-of-range offsets are refused, and nothing in a pickle is ever run.
     pub fn read(path: &Path) -> Result<Tensors> {
         let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-        let file = SafeTensors::deserialize(&bytes)
-            .map_err(|e| Error::file(path, format!("not a valid safetensors file ({} bytes): {e}", bytes.len())))?;
+        let safe = path.extension().is_some_and(|e| e == "safetensors");
+        if !safe && torch::is_torch(&bytes) {
+            return torch::read(path, &bytes);
+        }
+        let file = SafeTensors::deserialize(&bytes).map_err(|e| {
+            let what = if safe { "a valid safetensors file" } else { "a valid safetensors or PyTorch file" };
+            Error::file(path, format!("not {what} ({} bytes): {e}", bytes.len()))
+        })?;
         let mut out = Tensors::default();
         for (name, view) in file.iter() {
-            let data = decode(view.dtype(), view.data()).ok_or_else(|| {
+            let elements = ElementType::stored(view.dtype()).ok_or_else(|| {
                 Error::file(
                     path,
                     format!("tensor `{name}` has elements of type {:?}, which are not read", view.dtype()),
                 )
             })?;
+            let data = elements.decode(view.data());
             let shape = view.shape().to_vec();
             let expected = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
             if expected != Some(data.len()) {
@@ -149,6 +161,14 @@ impl Tensors {
     }
 }
 
+impl IntoIterator for Tensors {
+    type Item = (String, Tensor);
+    type IntoIter = std::collections::btree_map::IntoIter<String, Tensor>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
 /// Whether two shapes say the same: equal, or both a single element of rank at most one.
 pub fn same_shape(a: &[usize], b: &[usize]) -> bool {
     let scalar = |s: &[usize]| matches!(s, [] | [1]);
@@ -160,31 +180,93 @@ fn is_counter(name: &str) -> bool {
     name.rsplit('.').next() == Some("num_batches_tracked")
 }
 
-fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Data> {
-    macro_rules! each {
-        ($variant:ident, $from:ty, $convert:expr) => {
-            Data::$variant(
-                bytes
-                    .chunks_exact(size_of::<$from>())
-                    .map(|c| $convert(<$from>::from_le_bytes(c.try_into().expect("chunks of this size"))))
-                    .collect(),
-            )
-        };
+/// How elements are stored in files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ElementType {
+    F64,
+    F32,
+    F16,
+    BF16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U32,
+    U16,
+    U8,
+}
+
+impl ElementType {
+    /// That of a safetensors file.
+    fn stored(dtype: Dtype) -> Option<ElementType> {
+        Some(match dtype {
+            Dtype::F64 => ElementType::F64,
+            Dtype::F32 => ElementType::F32,
+            Dtype::F16 => ElementType::F16,
+            Dtype::BF16 => ElementType::BF16,
+            Dtype::I64 => ElementType::I64,
+            Dtype::I32 => ElementType::I32,
+            Dtype::I16 => ElementType::I16,
+            Dtype::I8 => ElementType::I8,
+            Dtype::U32 => ElementType::U32,
+            Dtype::U16 => ElementType::U16,
+            Dtype::U8 | Dtype::BOOL => ElementType::U8,
+            _ => return None,
+        })
     }
-    Some(match dtype {
-        Dtype::F64 => each!(F64, f64, |x| x),
-        Dtype::F32 => each!(F32, f32, |x| x),
-        Dtype::BF16 => each!(F32, u16, |x| f32::from_bits(u32::from(x) << 16)),
-        Dtype::F16 => each!(F32, u16, half_to_f32),
-        Dtype::I64 => each!(I64, i64, |x| x),
-        Dtype::I32 => each!(I64, i32, i64::from),
-        Dtype::I16 => each!(I64, i16, i64::from),
-        Dtype::I8 => each!(I64, i8, i64::from),
-        Dtype::U32 => each!(I64, u32, i64::from),
-        Dtype::U16 => each!(I64, u16, i64::from),
-        Dtype::U8 | Dtype::BOOL => each!(I64, u8, i64::from),
-        _ => return None,
-    })
+    /// By its name in `torch`.
+    pub fn named(name: &str) -> Option<ElementType> {
+        Some(match name {
+            "float64" => ElementType::F64,
+            "float32" => ElementType::F32,
+            "float16" => ElementType::F16,
+            "bfloat16" => ElementType::BF16,
+            "int64" => ElementType::I64,
+            "int32" => ElementType::I32,
+            "int16" => ElementType::I16,
+            "int8" => ElementType::I8,
+            "uint32" => ElementType::U32,
+            "uint16" => ElementType::U16,
+            "uint8" | "bool" => ElementType::U8,
+            _ => return None,
+        })
+    }
+    /// Bytes of an element.
+    pub fn size(self) -> usize {
+        match self {
+            ElementType::F64 | ElementType::I64 => 8,
+            ElementType::F32 | ElementType::I32 | ElementType::U32 => 4,
+            ElementType::F16 | ElementType::BF16 | ElementType::I16 | ElementType::U16 => 2,
+            ElementType::I8 | ElementType::U8 => 1,
+        }
+    }
+    /// Little-endian elements, widened.
+    pub fn decode(self, bytes: &[u8]) -> Data {
+        macro_rules! each {
+            ($variant:ident, $from:ty, $convert:expr) => {
+                Data::$variant(
+                    bytes
+                        .chunks_exact(size_of::<$from>())
+                        .map(|c| $convert(<$from>::from_le_bytes(c.try_into().expect("chunks of this size"))))
+                        .collect(),
+                )
+            };
+        }
+        match self {
+            ElementType::F64 => each!(F64, f64, |x| x),
+            ElementType::F32 => each!(F32, f32, |x| x),
+            ElementType::BF16 => each!(F32, u16, |x| f32::from_bits(u32::from(x) << 16)),
+            ElementType::F16 => each!(F32, u16, half_to_f32),
+            ElementType::I64 => each!(I64, i64, |x| x),
+            ElementType::I32 => each!(I64, i32, i64::from),
+            ElementType::I16 => each!(I64, i16, i64::from),
+            ElementType::I8 => each!(I64, i8, i64::from),
+            ElementType::U32 => each!(I64, u32, i64::from),
+            ElementType::U16 => each!(I64, u16, i64::from),
+            ElementType::U8 => each!(I64, u8, i64::from),
+        }
+    }
 }
 
 /// The value of an IEEE half-precision number.

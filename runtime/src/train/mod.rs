@@ -18,7 +18,7 @@ pub use profile::{KernelTime, Profile, profile};
 pub use run::train;
 pub use settings::{DataSettings, ItemCall, OptimizerSettings, Settings};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Fit};
 use crate::data::{Dataset, Loader, Split};
 use crate::device::Device;
 use crate::driver::Source;
@@ -45,6 +45,8 @@ pub struct TrainOptions {
     pub out: PathBuf,
     /// Go on from the newest checkpoint in `out`.
     pub resume: bool,
+    /// Values to begin with, and how they are made to fit; a file or a checkpoint. A run that is resumed has its own.
+    pub init: Option<(PathBuf, Fit)>,
     /// Stop after so many steps in all, and save.
     pub max_steps: Option<u64>,
     /// Print nothing.
@@ -89,8 +91,10 @@ pub struct EvalOptions {
     pub recipe: Option<String>,
     /// Settings that override the recipe's.
     pub settings: Vec<(String, Value)>,
-    /// A safetensors file, a checkpoint, or a directory of checkpoints.
+    /// A safetensors or PyTorch file, a checkpoint, or a directory of checkpoints.
     pub weights: PathBuf,
+    /// How its tensors are made to fit.
+    pub fit: Fit,
     /// The data set's directory, instead of the recipe's.
     pub data: Option<PathBuf>,
     /// A device's name.
@@ -107,7 +111,7 @@ pub fn eval(options: &EvalOptions) -> Result<Evaluation> {
     let d = &settings.data;
     let data = Dataset::read_idx(directory, Split::Test, d.rows, d.cols, d.classes)?;
     let mut model = model::Model::for_inference(&source, &settings, &device)?;
-    model.load(&path, &tensors)?;
+    model.load(&path, tensors, &options.fit)?;
     let loader = Loader {
         data: Arc::new(data),
         norm: d.normalisation,

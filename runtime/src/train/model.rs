@@ -1,7 +1,7 @@
 //! The programs of a training run and the memory they share.
 
 use super::settings::{ItemCall, Settings};
-use crate::checkpoint::{Data, Tensor, Tensors};
+use crate::checkpoint::{Data, Fit, Fitted, Tensor, Tensors};
 use crate::data::Batch;
 use crate::device::Device;
 use crate::driver::{Compiled, Request, Source, Wrt};
@@ -179,13 +179,13 @@ impl<'a> Model<'a> {
         }
         Ok(out)
     }
-    /// Takes parameters and states from tensors; `path` is where they come from, for errors. All must be there and fit.
-    pub fn load(&mut self, path: &Path, tensors: &Tensors) -> Result<()> {
-        tensors.expect(path, self.decls.iter().map(|d| (d.name.as_str(), d.shape.as_slice())))?;
+    /// Takes parameters and states from tensors; `path` is where they come from, for errors. Those that are left keep their values.
+    pub fn load(&mut self, path: &Path, tensors: Tensors, fit: &Fit) -> Result<Fitted> {
+        let fitted = fit.apply(path, tensors, &self.decls)?;
         for (layout, arena) in [(&self.params, self.param_arena), (&self.states, self.state_arena)] {
-            write_arena(&mut self.memory, layout, arena, "", tensors)?;
+            write_arena(&mut self.memory, layout, arena, "", &fitted.tensors)?;
         }
-        Ok(())
+        Ok(fitted)
     }
 
     /// Forward and backward of one batch. Gradients are in their arena afterwards and states have advanced.

@@ -7,7 +7,7 @@ use super::optimizer::Optimizer;
 use super::progress::{Progress, duration};
 use super::settings::Settings;
 use super::{Outcome, TrainOptions};
-use crate::checkpoint::{self, Checkpoint, State, Tensors, VERSION};
+use crate::checkpoint::{self, Checkpoint, Fit, State, Tensors, VERSION};
 use crate::data::{Dataset, Loader, Split};
 use crate::device::Device;
 use crate::driver::Source;
@@ -78,6 +78,12 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     };
     if let Some((path, checkpoint)) = resumed {
         trainer.restore(&path, checkpoint)?;
+    } else if let Some((path, fit)) = &options.init {
+        let (file, tensors) = checkpoint::read_model(path)?;
+        let fitted = trainer.model.load(&file, tensors, fit)?;
+        if !options.quiet {
+            fitted.describe(&file).iter().for_each(|line| eprintln!("{line}"));
+        }
     }
     trainer.run(&train_loader, &test_loader, begin)
 }
@@ -264,8 +270,8 @@ impl Trainer<'_> {
         Ok(())
     }
 
-    fn restore(&mut self, path: &Path, checkpoint: Checkpoint) -> Result<()> {
-        self.model.load(path, &checkpoint.model)?;
+    fn restore(&mut self, path: &Path, mut checkpoint: Checkpoint) -> Result<()> {
+        self.model.load(path, std::mem::take(&mut checkpoint.model), &Fit::default())?;
         let expected: Vec<(String, Vec<usize>)> = (self.optimizer.moments.iter())
             .flat_map(|(m, _)| {
                 self.model.params.entries.iter().map(move |e| (format!("{}.{m}", e.name), e.shape.clone()))

@@ -104,6 +104,7 @@ impl Place {
             device: device.to_owned(),
             out: self.out(out),
             resume: false,
+            init: None,
             max_steps: None,
             quiet: true,
         }
