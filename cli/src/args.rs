@@ -36,6 +36,8 @@ pub enum Verb {
     Train(Train),
     /// Measure a checkpoint on the test images
     Eval(Eval),
+    /// Classify images; draw what the model attends to
+    Predict(Predict),
     /// Write the tensors of a PyTorch file as safetensors
     Convert(Convert),
     /// List the devices and what they can do
@@ -229,7 +231,7 @@ pub struct Train {
     /// Go on from the checkpoint in the output directory
     #[arg(long)]
     pub resume: bool,
-    /// Begin with these weights: safetensors, what torch.save wrote (.pth, .pt), or a directory of checkpoints
+    /// Begin with these weights: safetensors, what torch.save wrote (.pth, .pt), or the directory of a training run
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     pub init: Option<PathBuf>,
     #[command(flatten)]
@@ -293,7 +295,7 @@ pub struct Eval {
     pub item: ItemRef,
     #[command(flatten)]
     pub settings: Settings,
-    /// The weights: safetensors, what torch.save wrote (.pth, .pt), or a directory of checkpoints
+    /// The weights: safetensors, what torch.save wrote (.pth, .pt), or the directory of a training run
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
     #[command(flatten)]
@@ -305,6 +307,52 @@ pub struct Eval {
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
     pub device: DeviceName,
     /// Write the result as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `foveate predict`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With --maps, what the model exposes is drawn: maps over the image, labels, maps over offsets; a panel a head.\n\
+    Example: foveate predict specs/models/deit_sar.fov:DeitSarTiny --weights sar_deit_tiny.pth cat.jpg --maps out/maps"
+)]
+pub struct Predict {
+    #[command(flatten)]
+    pub target: Target,
+    /// The images: JPEG or PNG
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<PathBuf>,
+    /// The weights: safetensors, what torch.save wrote (.pth, .pt), or the directory of a training run
+    #[arg(long, value_name = "FILE")]
+    pub weights: PathBuf,
+    #[command(flatten)]
+    pub fitting: Fitting,
+    /// Names of the classes, one a line
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Classes to show
+    #[arg(long, default_value_t = 5, value_name = "N")]
+    pub top: usize,
+    /// Share of the image's shorter side that the model sees; the middle is cut out
+    #[arg(long, default_value_t = 0.875, value_name = "SHARE")]
+    pub crop: f64,
+    /// Mean of each channel, of values in 0 to 1 [default: ImageNet's 0.485,0.456,0.406 for colours, 0 for one channel]
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    pub mean: Vec<f64>,
+    /// Standard deviation of each channel [default: ImageNet's 0.229,0.224,0.225 for colours, 1 for one channel]
+    #[arg(long, value_delimiter = ',', value_name = "R,G,B")]
+    pub std: Vec<f64>,
+    /// Write pictures of exposed values to this directory, a folder an image
+    #[arg(long, value_name = "DIR")]
+    pub maps: Option<PathBuf>,
+    /// Which exposed values; `*` stands for any text (blocks.0.*)
+    #[arg(long, default_value = "*", value_name = "PATTERN", requires = "maps")]
+    pub only: String,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
+    pub device: DeviceName,
+    /// Write the results as JSON to standard output
     #[arg(long)]
     pub json: bool,
 }

@@ -58,7 +58,8 @@ fn wrong_usage_exits_with_2() {
 
 #[test]
 fn help_is_given_for_every_verb() {
-    for verb in ["check", "fmt", "explain", "emit", "verify", "info", "train", "eval", "devices"] {
+    for verb in ["check", "fmt", "explain", "emit", "verify", "info", "train", "eval", "convert", "predict", "devices"]
+    {
         let help = succeeds(&[verb, "--help"]);
         assert!(help.contains("Usage: foveate"), "{help}");
         assert!(verb == "devices" || help.contains("Example: foveate"), "{verb} has no example");

@@ -474,7 +474,7 @@ model M(C) {
     let mut options = mode(false, 1);
     options.exposed = vec!["two.double".to_owned()];
     let out = lowered(text, &[("C", "1")], &options);
-    assert_eq!(out.exposed, ["one.double", "two.double"]);
+    assert_eq!(out.exposed.iter().map(|e| e.name.as_str()).collect::<Vec<_>>(), ["one.double", "two.double"]);
     let found = results(&out.program, &[("x", &[3.0])]);
     close(&found["two.double"], &[14.0]);
     close(&found["logits"], &[15.0]);

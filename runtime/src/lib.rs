@@ -7,6 +7,8 @@
 //! | [`device`] | devices by name |
 //! | [`driver`] | from a spec file to a scheduled program |
 //! | [`plan`] | where buffers lie, and running a program again and again without allocating |
+//! | [`predict`] | a model on images, with pictures of what it exposes |
+//! | [`picture`], [`maps`] | pictures in and out; attention maps as pictures |
 //! | [`init`] | initial values of parameters |
 //! | [`train`] | training and evaluation of recipes |
 //! | [`report`] | the report of a training run |
@@ -19,7 +21,10 @@ pub mod device;
 pub mod driver;
 pub mod error;
 pub mod init;
+pub mod maps;
+pub mod picture;
 pub mod plan;
+pub mod predict;
 pub mod report;
 pub mod rng;
 pub mod train;

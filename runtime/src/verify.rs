@@ -140,7 +140,8 @@ impl Run {
         let able = self.source.lower(&self.request(true, &[], None))?;
         let all = able.params.iter().chain(&able.states);
         reference.params.expect(&options.against, all.map(|p| (p.name.as_str(), p.shape.as_slice())))?;
-        let has = |name: &str| able.results.iter().chain(&able.exposed).any(|n| n == name);
+        let given: Vec<&String> = able.results.iter().chain(able.exposed.iter().map(|e| &e.name)).collect();
+        let has = |name: &str| given.iter().any(|n| *n == name);
         // By result and key: `output/NAME_eval` is the result NAME in inference, `output/NAME_train` and `output/NAME` in training.
         let (mut training, mut inference) = (Vec::new(), Vec::new());
         for (name, _) in reference.outputs.iter().filter(|(n, _)| wanted(&format!("output/{n}"))) {
@@ -156,12 +157,7 @@ impl Run {
                     &options.against,
                     format!(
                         "`output/{name}`: the item has no such result; it gives {} (leave the tensor out with --only)",
-                        able.results
-                            .iter()
-                            .chain(&able.exposed)
-                            .map(|n| format!("`{n}`"))
-                            .collect::<Vec<_>>()
-                            .join(", ")
+                        given.iter().map(|n| format!("`{n}`")).collect::<Vec<_>>().join(", ")
                     ),
                 ));
             }

@@ -50,6 +50,24 @@ fn learns_and_goes_on_exactly() {
 }
 
 #[test]
+fn begins_with_given_weights() {
+    let place = Place::new("logits[c]^2");
+    let after = |steps, name: &str| TrainOptions { max_steps: Some(steps), ..place.options("loops", name) };
+    run(&after(3, "first"));
+    let first = newest(&place.out("first"));
+    let init = Some((place.out("first"), Fit::default()));
+    run(&TrainOptions { init: init.clone(), ..after(0, "second") });
+    assert_eq!(newest(&place.out("second")).model, first.model);
+    // But for what is left.
+    let fit = Fit { leave: vec!["last.*".to_owned()], ..Fit::default() };
+    run(&TrainOptions { init: init.map(|(path, _)| (path, fit)), ..after(0, "third") });
+    let third = newest(&place.out("third"));
+    for (name, tensor) in first.model.iter() {
+        assert_eq!(third.model.get(name) == Some(tensor), !name.starts_with("last."), "{name}");
+    }
+}
+
+#[test]
 fn a_loss_that_is_not_finite_is_left_out() {
     // Infinite in every step: training goes on as if only the first loss were there.
     let place = Place::new("log(0.0 * logits[c]^2)");

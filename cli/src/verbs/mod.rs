@@ -8,6 +8,7 @@ mod eval;
 mod explain;
 mod fmt;
 mod info;
+mod predict;
 mod train;
 mod verify;
 
@@ -25,6 +26,7 @@ pub fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Info(arguments) => info::run(&arguments),
         Verb::Train(arguments) => train::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),
+        Verb::Predict(arguments) => predict::run(&arguments),
         Verb::Convert(arguments) => convert::run(&arguments),
         Verb::Devices(arguments) => devices::run(&arguments),
     }

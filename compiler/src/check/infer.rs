@@ -59,7 +59,7 @@ impl Spec {
             let env = walk.arguments(module, &known);
             walk.module(found, module, env, "", true, DEPTH);
             // Inputs are named first where tensors disagree.
-            walk.found.sort_by_key(|f| !f.tensor.starts_with("input/"));
+            walk.found.sort_by_key(|f| !f.tensor.starts_with("input "));
             let next = agreed(module, settings, &walk.found)?;
             if next == known {
                 break;
@@ -80,17 +80,15 @@ fn agreed(
         let mut all = found.iter().filter(|f| f.argument == name);
         let Some(first) = all.next() else { return Ok(None) };
         if let Some(Value::Int(n)) = given.filter(|v| **v != Value::Int(first.size as i64)) {
-            let message = format!("`{name}` is set to {n}, but is {} in `{}`", first.size, first.tensor);
+            let message = format!("`{name}` is set to {n}, but is {} in {}", first.size, first.tensor);
             let d = Diagnostic::error("E0501", message).primary(first.place, "declared here").note(shape_of(first));
             return Err(Box::new(d.help(format!("leave `--set {name}=...` out, or check the tensors"))));
         }
         match all.find(|f| f.size != first.size) {
             None => Ok(Some(first.size as i64)),
             Some(other) => {
-                let message = format!(
-                    "`{name}` is {} in `{}`, but {} in `{}`",
-                    first.size, first.tensor, other.size, other.tensor
-                );
+                let message =
+                    format!("`{name}` is {} in {}, but {} in {}", first.size, first.tensor, other.size, other.tensor);
                 let d = Diagnostic::error("E0501", message)
                     .primary(other.place, format!("`{name}` = {} here", other.size))
                     .secondary(first.place, format!("`{name}` = {} here", first.size));
@@ -129,7 +127,7 @@ fn agreed(
 
 fn shape_of(found: &Found) -> String {
     let sizes: Vec<String> = found.shape.iter().map(usize::to_string).collect();
-    format!("`{}` has the shape [{}]", found.tensor, sizes.join(", "))
+    format!("{} has the shape [{}]", found.tensor, sizes.join(", "))
 }
 
 /// A walk through a module and its submodules with those compile-time values that are known.
@@ -236,7 +234,7 @@ impl<'a> Walk<'a> {
                     let Some((_, shape)) = self.params.iter().find(|(n, _)| *n == name) else { continue };
                     if shape.len() == dims.len() {
                         for (dim, &size) in dims.iter().zip(shape) {
-                            self.say(scope, dim, size, &format!("param/{name}"), shape, *span);
+                            self.say(scope, dim, size, &format!("parameter `{name}`"), shape, *span);
                         }
                     }
                 }
@@ -253,7 +251,7 @@ impl<'a> Walk<'a> {
             let Some((_, shape)) = self.inputs.iter().find(|(n, _)| *n == input.name.text) else { continue };
             let batched = usize::from(scope.module.kind != ModuleKind::Optimizer);
             let Some(sizes) = shape.get(batched..) else { continue };
-            let tensor = format!("input/{}", input.name.text);
+            let tensor = format!("input `{}`", input.name.text);
             let dims: Vec<&AxisRef> = if sizes.len() == input.dims.len() {
                 input.dims.iter().collect()
             } else {
@@ -509,8 +507,8 @@ module Net(C, H, grid: (Gy, Gx), classes = 9, depth = 2, bias = true, W = 5) {
         let say = |settings: &[(&str, &str)], x: &[usize], weight: &[usize]| {
             infer(settings, &[("x", x)], &[("head.weight", weight)]).expect_err("a contradiction")
         };
-        assert_eq!(say(&[("C", "4")], &[2, 15, 8], &[9, 8]), "`C` is set to 4, but is 8 in `input/x`");
-        assert_eq!(say(&[], &[2, 15, 8], &[7, 9]), "`C` is 8 in `input/x`, but 9 in `param/head.weight`");
-        assert_eq!(say(&[("grid", "4x5")], &[2, 3, 5, 8], &[9, 8]), "`Gy` is set to 4, but is 3 in `input/x`");
+        assert_eq!(say(&[("C", "4")], &[2, 15, 8], &[9, 8]), "`C` is set to 4, but is 8 in input `x`");
+        assert_eq!(say(&[], &[2, 15, 8], &[7, 9]), "`C` is 8 in input `x`, but 9 in parameter `head.weight`");
+        assert_eq!(say(&[("grid", "4x5")], &[2, 3, 5, 8], &[9, 8]), "`Gy` is set to 4, but is 3 in input `x`");
     }
 }

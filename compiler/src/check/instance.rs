@@ -80,7 +80,8 @@ pub struct Piece {
 }
 
 impl Piece {
-    fn all(axis: &Axis) -> Vec<Piece> {
+    /// Those of a dimension.
+    pub(crate) fn all(axis: &Axis) -> Vec<Piece> {
         match axis.kind() {
             Kind::Sum(parts) => parts.iter().flat_map(Piece::all).collect(),
             Kind::Product(parts) => {

@@ -22,7 +22,7 @@ use crate::check::instance::Instance;
 use crate::check::report::{R, Reported, suggest};
 use crate::check::spec::ItemRef;
 use crate::check::value::{Env, Static};
-use crate::check::{ParamDecl, Spec, Value};
+use crate::check::{ParamDecl, Piece, Spec, Value};
 use crate::ir::{Elem, FnResult, FuncId, Program, ResultRole};
 use builder::View;
 use forward::result_name;
@@ -53,8 +53,8 @@ pub struct Lowered {
     pub inputs: Vec<InputDecl>,
     /// The names of the results of `forward`.
     pub results: Vec<String>,
-    /// The names of all values that can be had by [`LowerOptions::exposed`]: of this item and, by dotted path, of its submodules.
-    pub exposed: Vec<String>,
+    /// All values that can be had by [`LowerOptions::exposed`]: of this item and, by dotted path, of its submodules.
+    pub exposed: Vec<Exposed>,
     /// Warnings.
     pub warnings: Vec<Diagnostic>,
 }
@@ -70,6 +70,17 @@ pub struct InputDecl {
     pub label_classes: Option<usize>,
     /// Whether it leads with the batch.
     pub batched: bool,
+}
+
+/// A value that can be had besides the results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    /// Its name; of a submodule's value, the dotted path.
+    pub name: String,
+    /// Whether it leads with the batch.
+    pub batched: bool,
+    /// What each of its other dimensions consists of.
+    pub dims: Vec<Vec<Piece>>,
 }
 
 /// The name of the setting that gives the leading axes `..` of an item that is lowered by itself.
@@ -291,7 +302,10 @@ impl<'a> Elaborator<'a> {
             states: builder.states,
             inputs,
             results: names,
-            exposed: exposed.into_iter().map(|(n, _)| n).collect(),
+            exposed: exposed
+                .into_iter()
+                .map(|(name, v)| Exposed { name, batched: v.batched, dims: v.dims.iter().map(Piece::all).collect() })
+                .collect(),
             warnings: Vec::new(),
         })
     }

@@ -26,6 +26,14 @@ pub struct Fitted {
 }
 
 impl Fitted {
+    /// The tensors, where the model is used as it is; an error if one was left.
+    pub fn complete(self) -> Result<Tensors> {
+        match self.left.first() {
+            None => Ok(self.tensors),
+            Some(name) => Err(Error::Setting(format!("`{name}` is left without a value; only training gives it one"))),
+        }
+    }
+
     /// What was done, in lines for people; `path` is where the tensors come from.
     pub fn describe(&self, path: &Path) -> Vec<String> {
         let mut lines = vec![format!("{} tensors from {}", self.tensors.len(), path.display())];
@@ -43,11 +51,12 @@ impl Fit {
 
     /// Fits tensors to declarations. What is missing, extra or of another shape is an error that lists all of it; `path` is only for that.
     pub fn apply(&self, path: &Path, tensors: Tensors, decls: &[ParamDecl]) -> Result<Fitted> {
-        let mut out = Fitted { tensors, resampled: Vec::new(), left: Vec::new() };
-        if let Some(pattern) = self.leave.iter().find(|p| !decls.iter().any(|d| matches(p, &d.name))) {
-            let problem = format!("`{pattern}` was to be left, but the model has no tensor of such a name");
+        let names = || decls.iter().map(|d| d.name.as_str()).chain(tensors.iter().map(|(name, _)| name.as_str()));
+        if let Some(pattern) = self.leave.iter().find(|p| !names().any(|n| matches(p, n))) {
+            let problem = format!("`{pattern}` was to be left, but neither file nor model has a tensor of such a name");
             return Err(Error::Tensors { path: path.to_owned(), problems: vec![problem] });
         }
+        let mut out = Fitted { tensors, resampled: Vec::new(), left: Vec::new() };
         out.left = decls.iter().filter(|d| self.leaves(&d.name)).map(|d| d.name.clone()).collect();
         out.tensors.retain(|name| !self.leaves(name));
         let kept = || decls.iter().filter(|d| !self.leaves(&d.name));
@@ -260,6 +269,9 @@ module M(C = 2) {
         assert_eq!((fitted.left, fitted.tensors.len()), (vec!["table".to_owned()], 1));
         let fit = Fit { leave: vec!["head*".into()], ..Fit::default() };
         let error = fit.apply(Path::new("w"), tensors(10, 25), &decls()).unwrap_err().to_string();
-        assert!(error.contains("`head*` was to be left, but the model has no tensor of such a name"), "{error}");
+        assert!(
+            error.contains("`head*` was to be left, but neither file nor model has a tensor of such a name"),
+            "{error}"
+        );
     }
 }

@@ -28,6 +28,8 @@ use std::path::{Path, PathBuf};
 pub const VERSION: u32 = 1;
 /// Checkpoints that are kept, the newest ones.
 const KEPT: usize = 2;
+/// Where a training run keeps its checkpoints, in its own directory.
+pub const DIRECTORY: &str = "checkpoints";
 const PREFIX: &str = "checkpoint-";
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -112,12 +114,14 @@ pub fn latest(directory: &Path) -> Result<Option<PathBuf>> {
     Ok(list(directory)?.pop())
 }
 
-/// The model's tensors of a safetensors file, of a checkpoint, or of the newest checkpoint of a directory.
+/// The model's tensors of a safetensors or PyTorch file, of a checkpoint, of the newest checkpoint of a directory, or of a training run's
+/// directory: its last word, or its newest checkpoint.
 pub fn read_model(path: &Path) -> Result<(PathBuf, Tensors)> {
     let file = if path.is_dir() && path.join(MODEL).is_file() {
         path.join(MODEL)
     } else if path.is_dir() {
-        latest(path)?
+        let newest = latest(path)?.or(latest(&path.join(DIRECTORY))?);
+        newest
             .ok_or_else(|| {
                 Error::file(path, format!("expected {MODEL} or a checkpoint in this directory, found none"))
             })?

@@ -1,11 +1,11 @@
 //! The report of a training run: one HTML file that needs no other, and its curves as SVG files beside it.
 
-mod png;
 mod svg;
 
 use crate::checkpoint::atomic;
 use crate::data::Dataset;
 use crate::error::Result;
+use crate::picture;
 use crate::train::Evaluation;
 use crate::train::metrics::{Log, StepRecord};
 use std::fmt::Write;
@@ -181,12 +181,12 @@ fn examples(out: &mut String, c: &Content<'_>) {
         for n in chosen.into_iter().take(EXAMPLES) {
             let (class, probability) = c.evaluation.predictions[n];
             let label = c.test.labels[n];
-            let picture = png::encode(c.test.image(n), c.test.channels, c.test.rows, c.test.cols);
+            let picture = picture::of_planes(c.test.image(n), c.test.channels, c.test.rows, c.test.cols);
             let _ = writeln!(
                 out,
                 "<figure{}><img alt=\"test image {n}\" src=\"{}\"><br>is {label}<br>taken for {class} ({:.0} %)</figure>",
                 if class == label { "" } else { " class=\"wrong\"" },
-                png::data_uri(&picture),
+                picture::data_uri(&picture),
                 100.0 * probability
             );
         }

@@ -91,7 +91,7 @@ pub struct EvalOptions {
     pub recipe: Option<String>,
     /// Settings that override the recipe's.
     pub settings: Vec<(String, Value)>,
-    /// A safetensors or PyTorch file, a checkpoint, or a directory of checkpoints.
+    /// A safetensors or PyTorch file, a checkpoint, or a training run's directory.
     pub weights: PathBuf,
     /// How its tensors are made to fit.
     pub fit: Fit,
@@ -111,7 +111,7 @@ pub fn eval(options: &EvalOptions) -> Result<Evaluation> {
     let d = &settings.data;
     let data = Dataset::read_idx(directory, Split::Test, d.rows, d.cols, d.classes)?;
     let mut model = model::Model::for_inference(&source, &settings, &device)?;
-    model.load(&path, tensors, &options.fit)?;
+    model.load(&path, tensors, &options.fit)?.complete()?;
     let loader = Loader {
         data: Arc::new(data),
         norm: d.normalisation,

@@ -266,7 +266,7 @@ impl Trainer<'_> {
         self.state.running = to_value(&self.running);
         self.state.history = self.log.epochs().map(to_value).collect();
         let checkpoint = Checkpoint { model: self.model.tensors()?, optimizer, state: self.state.clone() };
-        self.saved = Some(checkpoint.save(&self.options.out.join("checkpoints"))?);
+        self.saved = Some(checkpoint.save(&self.options.out.join(checkpoint::DIRECTORY))?);
         Ok(())
     }
 
@@ -301,7 +301,7 @@ fn find_checkpoint(
     source: &Source,
     settings: &Settings,
 ) -> Result<Option<(PathBuf, Checkpoint)>> {
-    let directory = options.out.join("checkpoints");
+    let directory = options.out.join(checkpoint::DIRECTORY);
     let Some(path) = checkpoint::latest(&directory)? else {
         return Err(Error::file(&directory, "there is no checkpoint to resume from; leave --resume out to start anew"));
     };
