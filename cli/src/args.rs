@@ -32,6 +32,8 @@ pub enum Verb {
     Verify(Verify),
     /// Count parameters, operations and memory of a model
     Info(Info),
+    /// Measure how fast an item runs and what memory it takes
+    Bench(Bench),
     /// Train by a recipe
     Train(Train),
     /// Measure a checkpoint on the test images
@@ -239,6 +241,52 @@ pub struct Train {
     /// Write the outcome as JSON to standard output, and no progress
     #[arg(long)]
     pub json: bool,
+}
+
+/// `foveate bench`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Operations and bytes are those that the kernels do; with --ceilings, shares of what the device can do at best.\n\
+    Example: foveate bench specs/models/vvt.fov:VvtTinyLoss --part step --batch 4 --kernels"
+)]
+pub struct Bench {
+    #[command(flatten)]
+    pub target: Target,
+    /// What to measure
+    #[arg(long, value_enum, default_value_t = Part::Gradients)]
+    pub part: Part,
+    /// Images in a batch
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub batch: usize,
+    /// Take inputs and parameters from a safetensors file as `verify` reads it; without one they are random
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    pub against: Option<PathBuf>,
+    /// Seconds to measure for
+    #[arg(long, default_value_t = 3.0, value_name = "S")]
+    pub seconds: f64,
+    /// Measure every kernel too
+    #[arg(long)]
+    pub kernels: bool,
+    /// Measure what the device can do at best, and give shares of it
+    #[arg(long)]
+    pub ceilings: bool,
+    /// Where to run
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
+    pub device: DeviceName,
+    /// Write the measurement as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `bench` measures.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Part {
+    /// The results, in inference mode
+    Inference,
+    /// Results and gradients, in training mode
+    Gradients,
+    /// The same, and an AdamW update of all parameters
+    Step,
 }
 
 /// How tensors of a file are made to fit a model.

@@ -3,12 +3,9 @@
 use crate::args::{Setting, Target};
 use crate::failure::Failure;
 use foveate_compiler::check::Value;
-use foveate_compiler::grad::Seeds;
-use foveate_compiler::ir::ResultRole;
-use foveate_compiler::lower::Lowered;
 use foveate_compiler::schedule::Facts;
 use foveate_runtime::device::Device;
-use foveate_runtime::driver::{Request, Source, Wrt};
+use foveate_runtime::driver::{Request, Source, gradient};
 use std::io::Write;
 use std::path::Path;
 
@@ -63,28 +60,6 @@ pub fn values(settings: &[Setting]) -> Result<Vec<(String, Value)>, Failure> {
         }
     }
     Ok(out)
-}
-
-/// What training an item differentiates: `loss`, or its scalars, or else all its results; with respect to its parameters, and to its
-/// inputs where it has no scalar result (a building block) or no parameters.
-fn gradient(item: &Lowered) -> (Seeds, Wrt) {
-    let entry = item.program.entry();
-    let scalar = |name: &&String| {
-        let result = entry.results.iter().find(|r| r.role == ResultRole::Output((*name).clone()));
-        result.is_some_and(|r| entry.tensor(r.tensor).dims.is_empty())
-    };
-    let scalars: Vec<String> = item.results.iter().filter(scalar).cloned().collect();
-    let block = scalars.is_empty();
-    let seeds = if item.results.iter().any(|name| name == "loss") {
-        Seeds::Loss
-    } else {
-        Seeds::Cotangents(if block { item.results.clone() } else { scalars })
-    };
-    let mut wrt: Vec<String> = item.params.iter().map(|p| p.name.clone()).collect();
-    if block || wrt.is_empty() {
-        wrt.extend(item.inputs.iter().filter(|i| i.label_classes.is_none()).map(|i| i.name.clone()));
-    }
-    (seeds, Wrt::Names(wrt))
 }
 
 /// What schedules may use: the facts of the processor, or those of a usual one where this build has no device.

@@ -58,12 +58,32 @@ fn wrong_usage_exits_with_2() {
 
 #[test]
 fn help_is_given_for_every_verb() {
-    for verb in ["check", "fmt", "explain", "emit", "verify", "info", "train", "eval", "convert", "predict", "devices"]
+    for verb in
+        ["check", "fmt", "explain", "emit", "verify", "info", "bench", "train", "eval", "convert", "predict", "devices"]
     {
         let help = succeeds(&[verb, "--help"]);
         assert!(help.contains("Usage: foveate"), "{help}");
         assert!(verb == "devices" || help.contains("Example: foveate"), "{verb} has no example");
     }
+}
+
+#[test]
+fn bench_measures() {
+    let item = ["bench", "specs/attention/full.fov", "--set", "C=12", "--set", "H=3", "--set", "N=7", "--seconds", "0"];
+    for part in ["inference", "gradients", "step"] {
+        let found = json(&[&item[..], &["--part", part, "--kernels", "--json"]].concat());
+        assert_eq!((found["part"].as_str(), found["batch"].as_u64()), (Some(part), Some(8)));
+        let runs = found["runs"].as_array().expect("runs");
+        assert!(runs.len() >= 5 && found["median_ms"].as_f64() > Some(0.0) && found["flops"].as_f64() > Some(0.0));
+        let launches = found["by_kernel"].as_array().expect("kernels").iter().map(|k| k["launches"].as_u64());
+        assert_eq!(launches.sum::<Option<u64>>(), found["launches"].as_u64());
+    }
+    let golden = "tests/golden/ops/sp_sa_14x14.safetensors";
+    let item = ["bench", "specs/attention/sp_sa.fov", "--set", "H=6", "--set", "grid=14x14", "--set", "qkv_bias=true"];
+    let text = succeeds(&[&item[..], &["--against", golden, "--seconds", "0"]].concat());
+    assert!(text.contains("the median of"), "{text}");
+    let err = fails(&["bench", "specs/attention/full.fov", "--set", "C=12", "--set", "H=3", "--against", golden]);
+    assert!(err.contains("E0"), "{err}");
 }
 
 #[test]

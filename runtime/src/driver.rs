@@ -5,7 +5,7 @@ use crate::rng::hash_bytes;
 use foveate_compiler::check::{Spec, Value};
 use foveate_compiler::compile::{Gradient, derive};
 use foveate_compiler::grad::{self, Seeds};
-use foveate_compiler::ir::Program;
+use foveate_compiler::ir::{Program, ResultRole};
 use foveate_compiler::lower::{LowerOptions, Lowered, lower};
 use foveate_compiler::rewrite::Report;
 use foveate_compiler::schedule::{Facts, KernelGraph, schedule};
@@ -150,6 +150,28 @@ impl Source {
         let (program, report) = (derivation.program, derivation.report);
         Ok(Compiled { lowered, program, graph: Some(graph), report, stages })
     }
+}
+
+/// What training an item differentiates: `loss`, or its scalars, or else all its results; with respect to its parameters, and to its
+/// inputs where it has no scalar result (a building block) or no parameters.
+pub fn gradient(item: &Lowered) -> (Seeds, Wrt) {
+    let entry = item.program.entry();
+    let scalar = |name: &&String| {
+        let result = entry.results.iter().find(|r| r.role == ResultRole::Output((*name).clone()));
+        result.is_some_and(|r| entry.tensor(r.tensor).dims.is_empty())
+    };
+    let scalars: Vec<String> = item.results.iter().filter(scalar).cloned().collect();
+    let block = scalars.is_empty();
+    let seeds = if item.results.iter().any(|name| name == "loss") {
+        Seeds::Loss
+    } else {
+        Seeds::Cotangents(if block { item.results.clone() } else { scalars })
+    };
+    let mut wrt: Vec<String> = item.params.iter().map(|p| p.name.clone()).collect();
+    if block || wrt.is_empty() {
+        wrt.extend(item.inputs.iter().filter(|i| i.label_classes.is_none()).map(|i| i.name.clone()));
+    }
+    (seeds, Wrt::Names(wrt))
 }
 
 fn spec_error(diagnostics: &[Diagnostic], sources: &SourceMap) -> Error {

@@ -15,6 +15,7 @@
 //! | [`verify`] | an item against the tensors of a file |
 //! | [`rng`] | random numbers that are functions of their key |
 
+pub mod bench;
 pub mod checkpoint;
 pub mod data;
 pub mod device;

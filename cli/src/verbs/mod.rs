@@ -1,5 +1,6 @@
 //! One file a verb. The work is the libraries'; a verb reads its arguments, asks, and shows the answer.
 
+mod bench;
 mod check;
 mod convert;
 mod devices;
@@ -23,6 +24,7 @@ pub fn run(verb: Verb) -> Result<(), Failure> {
         Verb::Explain(arguments) => explain::run(&arguments),
         Verb::Emit(arguments) => emit::run(&arguments),
         Verb::Verify(arguments) => verify::run(&arguments),
+        Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Info(arguments) => info::run(&arguments),
         Verb::Train(arguments) => train::run(&arguments),
         Verb::Eval(arguments) => eval::run(&arguments),

@@ -190,7 +190,7 @@ impl Memory {
     }
 
     /// Runs a kernel on tensors of the arenas.
-    pub(super) fn launch(&mut self, kernel: &Compiled, places: &[Place]) -> Result<()> {
+    pub(crate) fn launch(&mut self, kernel: &Compiled, places: &[Place]) -> Result<()> {
         if self.times.is_none() {
             return self.run(kernel, places);
         }

@@ -14,6 +14,7 @@ pub mod schedule;
 mod settings;
 
 pub use evaluate::Evaluation;
+pub use optimizer::Optimizer;
 pub use profile::{KernelTime, Profile, profile};
 pub use run::train;
 pub use settings::{DataSettings, ItemCall, OptimizerSettings, Settings};
