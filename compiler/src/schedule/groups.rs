@@ -118,7 +118,7 @@ fn order(units: Vec<Vec<usize>>, unit_of: &[Option<usize>], needs: &[Vec<usize>]
 }
 
 /// Every read of a definition with virtual ones inlined; pair tensors and the given ones are listed and not looked into, unless they are virtual.
-fn deep_reads(view: &mut View<'_>, clause: &Clause) -> Vec<(TensorId, Vec<Index>)> {
+pub fn deep_reads(view: &mut View<'_>, clause: &Clause) -> Vec<(TensorId, Vec<Index>)> {
     fn walk(view: &mut View<'_>, e: &Expr, out: &mut Vec<(TensorId, Vec<Index>)>) {
         let mut reads = Vec::new();
         e.visit_reads(&mut |t, at| reads.push((t, at.to_vec())));

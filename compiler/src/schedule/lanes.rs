@@ -3,7 +3,8 @@
 use super::Facts;
 use super::cost::points;
 use super::expand::View;
-use super::rows::{Key, Member, key, open};
+use super::rows::Member;
+use super::stages::{Key, key, open};
 use crate::ir::index::Sizes;
 use crate::ir::{Expr, Index, Node, TensorId, VarId};
 use std::collections::HashMap;

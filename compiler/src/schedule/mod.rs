@@ -8,9 +8,11 @@ mod expand;
 mod graph;
 mod groups;
 pub mod host;
+mod keyed;
 mod lanes;
 mod rows;
 mod split;
+mod stages;
 mod storage;
 #[cfg(test)]
 mod tests;
@@ -156,10 +158,13 @@ impl Planner<'_> {
         self.steps.push(PlanStep::Launch { kernel, tensors, site: site.to_owned() });
     }
 
-    /// The definition of that statement in register tiles.
+    /// The definition of that statement by itself: a sum by key, or register tiles.
     fn tiles(&mut self, function: &Function, n: usize) {
         let Stmt::Define(d) = &function.body[n] else { return };
         let name = self.view.name(d.tensor);
+        if storage::is_plain(d) && keyed::schedule(self, d.tensor, &d.clauses[0], &name) {
+            return;
+        }
         for clause in &d.clauses {
             tile::schedule(self, d.tensor, clause, &name);
         }

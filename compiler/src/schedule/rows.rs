@@ -5,13 +5,14 @@
 //! after the other, each from the stages, the stored tensors and the members before it. A softmax is three such members (maximum, sum, weighted sum), its
 //! gradient some more; nothing here knows that.
 
-use super::cost::{expr_cost, points};
 use super::emit::{Scope, stored_elem};
 use super::expand::View;
+use super::keyed::Sum;
+use super::stages::{self, Key, key, open};
 use super::{Facts, Planner, along, lanes};
 use crate::ir::index::Sizes;
-use crate::ir::{Atom, Clause, Expr, Index, Node, TensorId, VarId};
-use crate::loops::{Kernel, Type};
+use crate::ir::{Clause, Elem, Expr, Index, Node, TensorId, VarId};
+use crate::loops::{Kernel, Type, ValueId};
 use std::collections::HashMap;
 
 /// A member of a row kernel: a stored tensor, its clause, and which of its variables are the rows.
@@ -23,18 +24,6 @@ pub struct Member {
     pub clause: Clause,
     /// Its row variables, in the group's row order.
     pub rows: Vec<VarId>,
-}
-
-/// A virtual or stored tensor at the kernel's row, dimension by dimension.
-pub type Key = (TensorId, Vec<Part>);
-
-/// What a row reads of a dimension.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Part {
-    /// One place.
-    Fixed(Index),
-    /// So many places, from this one on.
-    Span(Index, usize),
 }
 
 /// A local array for the values of a key.
@@ -56,15 +45,30 @@ pub fn schedule(planner: &mut Planner<'_>, members: &[Member], site: &str) {
     let along = along::width(&mut planner.view, &facts, members);
     let (kernel, tensors) = match along {
         Some(width) => along::build(&mut planner.view, members, width),
-        None => build(&mut planner.view, &facts, members),
+        None => {
+            let lane_rows = lane_rows(&mut planner.view, &facts, members);
+            build(&mut planner.view, &facts, members, &lane_rows, None)
+        }
     };
     planner.launch(kernel, tensors, site);
 }
 
-fn build(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> (Kernel, Vec<TensorId>) {
+/// Which rows of the members run along the lanes.
+pub fn lane_rows(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> Vec<usize> {
+    let sizes: Vec<usize> = members[0].rows.iter().map(|&v| view.size_of(v) as usize).collect();
+    lanes::choose(view, facts, members, &sizes)
+}
+
+/// The kernel of members with these rows along the lanes; with `sum`, that of its partial results.
+pub fn build(
+    view: &mut View<'_>,
+    facts: &Facts,
+    members: &[Member],
+    lane_rows: &[usize],
+    mut sum: Option<&mut Sum>,
+) -> (Kernel, Vec<TensorId>) {
     let first = &members[0];
     let sizes: Vec<usize> = first.rows.iter().map(|&v| view.size_of(v) as usize).collect();
-    let lane_rows = lanes::choose(view, facts, members, &sizes);
     let lane_size: usize = lane_rows.iter().map(|&r| sizes[r]).product();
     let mut width = 1 << lane_size.min(facts.lanes).ilog2();
 
@@ -73,9 +77,9 @@ fn build(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> (Kernel, Vec
     let names: Vec<String> = first.rows.iter().map(|&v| view.function.var(v).name.clone()).collect();
     let row_vars: Vec<Option<VarId>> =
         (0..sizes.len()).map(|r| (!lane_rows.contains(&r)).then(|| view.var(&names[r], sizes[r]))).collect();
-    let mut rows: Vec<Index> = Vec::new();
+    let mut row_indices: Vec<Index> = Vec::new();
     for (r, row) in row_vars.iter().enumerate() {
-        rows.push(match row {
+        row_indices.push(match row {
             Some(v) => (*v).into(),
             None => {
                 let k = lane_rows.iter().position(|&l| l == r).expect("a row is a lane or not");
@@ -98,7 +102,7 @@ fn build(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> (Kernel, Vec
     let locals: Vec<Local> = members
         .iter()
         .map(|m| {
-            let map: HashMap<VarId, &Index> = m.rows.iter().copied().zip(&rows).collect();
+            let map: HashMap<VarId, &Index> = m.rows.iter().copied().zip(&row_indices).collect();
             let f = |v: VarId| map.get(&v).map(|i| (*i).clone());
             Local {
                 tensor: m.tensor,
@@ -112,7 +116,7 @@ fn build(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> (Kernel, Vec
     // What to stage: narrower vectors if wide ones do not fit.
     let roots: Vec<(Vec<VarId>, Expr)> = locals.iter().map(|m| (m.inner.clone(), m.body.clone())).collect();
     let stage = loop {
-        let (stage, fits) = choose_stages(view, facts, lane, &roots, width, members);
+        let (stage, fits) = stages::choose(view, facts, lane, &roots, width, members);
         if fits || width <= 4 {
             break stage;
         }
@@ -131,42 +135,72 @@ fn build(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> (Kernel, Vec
         plan.steps.push(Step::Member { tensor: m.tensor, inner: m.inner, at: m.at, body, pin });
     }
 
+    let rows = Rows {
+        lane,
+        lane_size,
+        tiles: lane_size.div_ceil(width),
+        outer: row_vars.iter().enumerate().filter_map(|(r, v)| Some(((*v)?, sizes[r], r))).collect(),
+    };
+    if let Some(sum) = &mut sum {
+        sum.divide(view, members[0].tensor, &rows);
+    }
+
     let view = &*view;
     let mut s = Scope::new(view.name(members[members.len() - 1].tensor), view, width as u8);
     s.lane_var = Some(lane);
-    let tiles = lane_size.div_ceil(width);
-    s.kernel.items = (tiles
-        * row_vars.iter().enumerate().filter(|(_, v)| v.is_some()).map(|(r, _)| sizes[r]).product::<usize>())
-        as u32;
-    let mut rest = s.item();
-    let (tile, left) = s.split_item(rest, tiles);
-    rest = left;
+    if let Some(sum) = sum {
+        sum.emit(&mut s, &rows, &mut |s, put| emit(s, facts, &plan.steps, true, put));
+        return s.finish();
+    }
+    s.kernel.items = (rows.tiles * rows.outer.iter().map(|o| o.1).product::<usize>()) as u32;
+    let item = s.item();
+    let (tile, mut rest) = s.split_item(item, rows.tiles);
     let start = s.tile_start(tile, width, lane_size);
     s.bind(lane, start);
-    for (r, v) in row_vars.iter().enumerate().rev() {
-        let Some(v) = v else { continue };
-        let (value, left) = s.split_item(rest, sizes[r]);
+    for &(v, size, _) in rows.outer.iter().rev() {
+        let (value, left) = s.split_item(rest, size);
         rest = left;
-        s.bind(*v, value);
+        s.bind(v, value);
     }
-    for step in &plan.steps {
+    emit(&mut s, facts, &plan.steps, false, &mut |s, tensor, at, value| s.store(tensor, at, value));
+    s.finish()
+}
+
+/// The rows of a kernel: those along the lanes, in so many tiles, and the others.
+pub struct Rows {
+    /// The variable along the lanes.
+    pub lane: VarId,
+    /// How many values it has.
+    pub lane_size: usize,
+    /// Vectors that cover them.
+    pub tiles: usize,
+    /// The other rows: variable, size, number among the members' rows.
+    pub outer: Vec<(VarId, usize, usize)>,
+}
+
+/// What takes the value of a member at some indices.
+pub type Put<'p> = &'p mut dyn FnMut(&mut Scope<'_>, TensorId, &[Index], ValueId);
+
+/// Emits the steps; `put` takes the values of members, of every point just once if `once`.
+fn emit(s: &mut Scope<'_>, facts: &Facts, steps: &[Step], once: bool, put: Put<'_>) {
+    for step in steps {
         match step {
             Step::Stage(stage) => {
-                let elem = match stored_elem(view.elem(stage.tensor)) {
-                    crate::ir::Elem::U32 if view.elem(stage.tensor) == crate::ir::Elem::Bool => crate::ir::Elem::Bool,
+                let elem = match stored_elem(s.view.elem(stage.tensor)) {
+                    Elem::U32 if s.view.elem(stage.tensor) == Elem::Bool => Elem::Bool,
                     other => other,
                 };
-                let lanes = if s.varies(&stage.body) { width as u8 } else { 1 };
+                let lanes = if s.varies(&stage.body) { s.lanes } else { 1 };
                 s.local(stage.tensor, Type { elem, lanes });
                 let at: Vec<Index> = stage.vars.iter().map(|&v| v.into()).collect();
-                s.sweep(&stage.vars, facts, &stage.body, &at, &mut |s, at, value| {
+                s.sweep(&stage.vars, facts, &stage.body, &at, false, &mut |s, at, value| {
                     s.store_local(stage.tensor, at, value)
                 });
             }
             Step::Member { tensor, inner, at, body, pin } => {
-                s.sweep(inner, facts, body, at, &mut |s, at, value| {
+                s.sweep(inner, facts, body, at, once, &mut |s, at, value| {
                     let value = s.widen(value);
-                    s.store(*tensor, at, value);
+                    put(s, *tensor, at, value);
                     if let Some(pin) = pin {
                         s.pin(*pin, value);
                     }
@@ -174,18 +208,19 @@ fn build(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> (Kernel, Vec
             }
         }
     }
-    s.finish()
 }
 
 impl Scope<'_> {
-    /// Evaluates `body` for all values of `vars`, several of the last one at a time, and gives each to `f` with its indices.
+    /// Evaluates `body` for all values of `vars`, several of the last one at a time, and gives each to `f` with its indices; some twice,
+    /// unless `once`.
     fn sweep(
         &mut self,
         vars: &[VarId],
         facts: &Facts,
         body: &Expr,
         at: &[Index],
-        f: &mut dyn FnMut(&mut Self, &[Index], crate::loops::ValueId),
+        once: bool,
+        f: &mut dyn FnMut(&mut Self, &[Index], ValueId),
     ) {
         let Some((&last, outer)) = vars.split_last() else {
             let value = self.eval(body);
@@ -199,23 +234,32 @@ impl Scope<'_> {
         };
         // The widest step that wastes least.
         let step = (1..=size.min(most)).rev().min_by_key(|&n| size.div_ceil(n) * n * 4 + size.div_ceil(n)).unwrap_or(1);
+        let mut points = |s: &mut Self, n: usize| {
+            let (mut bodies, mut places) = (Vec::new(), Vec::new());
+            for n in 0..n {
+                let sub = |v: VarId| (v == last).then(|| Index::from(last).plus(n as i64));
+                bodies.push(body.subst_vars(&sub, s.view));
+                places.push(at.iter().map(|i| i.subst(&sub, s.view)).collect::<Vec<_>>());
+            }
+            for (value, at) in s.eval_many(&bodies).into_iter().zip(&places) {
+                f(s, at, value);
+            }
+        };
+        let (steps, rest) = if once { (size / step, size % step) } else { (size.div_ceil(step), 0) };
         self.loops(outer, &mut |s| {
-            s.for_loop(last, size.div_ceil(step), |s| {
+            s.for_loop(last, steps, |s| {
                 if step > 1 {
                     let counter = s.value_of(last);
                     let start = s.tile_start(counter, step, size);
                     s.bind(last, start);
                 }
-                let (mut bodies, mut places) = (Vec::new(), Vec::new());
-                for n in 0..step {
-                    let sub = |v: VarId| (v == last).then(|| Index::from(last).plus(n as i64));
-                    bodies.push(body.subst_vars(&sub, s.view));
-                    places.push(at.iter().map(|i| i.subst(&sub, s.view)).collect::<Vec<_>>());
-                }
-                for (value, at) in s.eval_many(&bodies).into_iter().zip(&places) {
-                    f(s, at, value);
-                }
+                points(s, step);
             });
+            if rest > 0 {
+                let start = s.int((steps * step) as i64);
+                s.bind(last, start);
+                points(s, rest);
+            }
         });
     }
 }
@@ -276,151 +320,4 @@ impl Plan {
         };
         Stage { tensor, vars, body }
     }
-}
-
-/// New variables for the spans of a key, and the indices that read it.
-pub fn open(view: &mut View<'_>, key: &Key) -> (Vec<VarId>, Vec<Index>) {
-    let mut vars = Vec::new();
-    let mut at = Vec::new();
-    for part in &key.1 {
-        at.push(match part {
-            Part::Fixed(i) => i.clone(),
-            Part::Span(start, n) => {
-                let v = view.var("s", *n);
-                vars.push(v);
-                start.add(&v.into())
-            }
-        });
-    }
-    (vars, at)
-}
-
-/// The key of a read whose every index is fixed in the row, or that plus a variable of its own, with those variables. What is fixed in the row are indices of
-/// the kernel's row variables, which have values outside all loops.
-pub fn key(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Option<(Key, Vec<Index>)> {
-    let shape = view.shape(tensor);
-    let mut own: Vec<Index> = Vec::new();
-    let mut parts = Vec::new();
-    for (i, &n) in at.iter().zip(&shape) {
-        // A stage is filled outside the guards of its readers.
-        let (lo, hi) = i.range(view)?;
-        if i.is_data() || lo < 0 || hi >= n as i64 {
-            return None;
-        }
-        let mut moving = None;
-        let mut start = Index::from(i.offset);
-        for (atom, c) in &i.terms {
-            let term = Index::atom(atom.clone());
-            let mut fixed = true;
-            term.visit_vars(&mut |v| fixed &= view.row_vars.contains(&v));
-            match (fixed, atom, moving) {
-                (true, ..) => start = start.add(&term.scale(*c)),
-                (false, Atom::Var(v), None) if *c == 1 => moving = Some(*v),
-                _ => return None,
-            }
-        }
-        match moving {
-            None => parts.push(Part::Fixed(i.clone())),
-            Some(v) if own.contains(&v.into()) => return None,
-            Some(v) => {
-                own.push(v.into());
-                parts.push(Part::Span(start, view.size_of(v) as usize));
-            }
-        }
-    }
-    (!own.is_empty()).then_some(((tensor, parts), own))
-}
-
-/// Which keys are worth a local array, and whether all of those fit.
-fn choose_stages(
-    view: &mut View<'_>,
-    facts: &Facts,
-    lane: VarId,
-    roots: &[(Vec<VarId>, Expr)],
-    width: usize,
-    members: &[Member],
-) -> (Vec<Key>, bool) {
-    let mut evals: Vec<(Key, f64)> = Vec::new();
-    let own: Vec<TensorId> = members.iter().map(|m| m.tensor).collect();
-    for (inner, body) in roots {
-        let times = points(&view.axes, &view.function, inner) as f64;
-        count(view, body, times, &mut evals);
-    }
-    // Virtual tensors in reverse order of definition, so that readers are decided before what they read.
-    let mut order: Vec<TensorId> = view.function.body.iter().rev().flat_map(|s| s.defines()).collect();
-    order.retain(|&t| view.is_virtual(t));
-    let mut chosen = Vec::new();
-    let mut bytes = 0;
-    let mut fits = true;
-    for t in order {
-        let mut n = 0;
-        while let Some(p) = evals[n..].iter().position(|((tensor, _), _)| *tensor == t) {
-            n += p;
-            let (key, times) = evals[n].clone();
-            n += 1;
-            let (vars, at) = open(view, &key);
-            let size = points(&view.axes, &view.function, &vars) as f64;
-            let body = view.body_at(t, &at);
-            let cost = deep_cost(view, &body);
-            let ratio = times / size;
-            let mut inner = times;
-            if ratio > 1.01 && (ratio - 1.0) * cost > 2.0 * ratio + 2.0 {
-                let need = size as usize * width * 4;
-                if bytes + need <= facts.local_bytes {
-                    bytes += need;
-                    chosen.push(key);
-                    inner = size;
-                } else {
-                    fits = false;
-                }
-            }
-            count(view, &body, inner, &mut evals);
-        }
-    }
-    // Stored tensors that the lanes would take apart again and again.
-    for (key, times) in &evals {
-        if view.is_virtual(key.0) || own.contains(&key.0) {
-            continue;
-        }
-        let (vars, at) = open(view, key);
-        let size = points(&view.axes, &view.function, &vars) as f64;
-        let shape = view.shape(key.0);
-        let address = at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
-        let apart = address.uses(lane) && address.coefficient(lane) != 1;
-        let need = size as usize * width * 4;
-        if apart && *times > 1.5 * size && bytes + need <= facts.local_bytes {
-            bytes += need;
-            chosen.push(key.clone());
-        }
-    }
-    (chosen, fits)
-}
-
-/// Adds how often each key is read by an expression that is evaluated `times` times; reads that have no key are inlined.
-fn count(view: &mut View<'_>, e: &Expr, times: f64, out: &mut Vec<(Key, f64)>) {
-    match &*e.node {
-        Node::Reduce(r) => {
-            let n = points(&view.axes, &view.function, &r.vars) as f64;
-            return count(view, &r.body, times * n, out);
-        }
-        Node::Read { tensor, at, .. } => match key(view, *tensor, at) {
-            Some((key, _)) => match out.iter_mut().find(|(k, _)| *k == key) {
-                Some((_, n)) => *n += times,
-                None => out.push((key, times)),
-            },
-            None if view.is_virtual(*tensor) => {
-                let body = view.body_at(*tensor, at);
-                count(view, &body, times, out);
-            }
-            None => {}
-        },
-        _ => {}
-    }
-    e.for_each_child(&mut |c| count(view, c, times, out));
-}
-
-/// The cost of a body with everything virtual in it inlined.
-fn deep_cost(view: &mut View<'_>, body: &Expr) -> f64 {
-    let body = view.expand(body, &mut |_, _, _| None);
-    expr_cost(&view.axes, &view.function, &body)
 }

@@ -40,6 +40,9 @@ struct Tile {
 pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, site: &str) {
     let facts = planner.facts.clone();
     let body = planner.view.expand(&clause.body, &mut |_, _, _| None);
+    // What can only be 0 is no part of an index: `64 g + o` with one group is `o`.
+    let zero = |v: VarId| (planner.view.size_of(v) == 1).then(Index::default);
+    let body = body.subst_vars(&zero, &planner.view);
     let reads = loads(&planner.view, &body);
     let work = expr_cost_of(&planner.view, &body) * planner.view_points(&clause.vars) as f64;
     let lane = choose_lane(&planner.view, &facts, tensor, clause, &reads, work);

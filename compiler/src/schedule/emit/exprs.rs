@@ -218,8 +218,7 @@ impl Scope<'_> {
 
     /// Stores a value at a tensor's element; the lanes go where the address sends them.
     pub fn store(&mut self, tensor: TensorId, at: &[Index], value: ValueId) {
-        let buffer = self.buffer(tensor);
-        self.kernel.buffers[buffer.0 as usize].written = true;
+        let buffer = self.written(tensor);
         let value = self.cast(value, stored_elem(self.view.elem(tensor)));
         let address = self.address(tensor, at);
         match self.position(&address) {

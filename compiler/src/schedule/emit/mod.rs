@@ -116,6 +116,13 @@ impl<'a> Scope<'a> {
         id
     }
 
+    /// The buffer of a tensor that the kernel writes.
+    pub fn written(&mut self, tensor: TensorId) -> BufferId {
+        let id = self.buffer(tensor);
+        self.kernel.buffers[id.0 as usize].written = true;
+        id
+    }
+
     /// A local array for a staged tensor.
     pub fn local(&mut self, tensor: TensorId, ty: Type) -> LocalId {
         let id = LocalId(self.kernel.locals.len() as u32);
@@ -199,6 +206,25 @@ impl<'a> Scope<'a> {
         self.bind(var, id);
         let (body, ()) = self.block(f);
         self.push(Stmt::For { var: id, lo, hi, body });
+    }
+
+    /// `count` times, with a counter that is no variable.
+    pub fn count(&mut self, count: usize, f: impl FnOnce(&mut Self, ValueId)) {
+        let lo = self.int(0);
+        if count == 1 {
+            return f(self, lo);
+        }
+        let hi = self.int(count as i64);
+        let var = ValueId(self.kernel.values.len() as u32);
+        self.kernel.values.push(I32);
+        let (body, ()) = self.block(|s| f(s, var));
+        self.push(Stmt::For { var, lo, hi, body });
+    }
+
+    /// An index as one integer a lane.
+    pub fn index_per_lane(&mut self, index: &crate::ir::Index) -> ValueId {
+        let position = self.position(index);
+        self.per_lane(position)
     }
 
     /// A scalar integer.
