@@ -14,6 +14,9 @@ use crate::ir::{BinaryOp, Bounds, Clause, Definition, Expr, Index, Keep, Node, P
 use crate::loops::Kernel;
 use std::collections::HashMap;
 
+/// The cost of a result under which it is memory that takes the time.
+const LIGHT: f64 = 96.0;
+
 /// A read in the body, with how often it happens for a point of the result.
 struct Load {
     tensor: TensorId,
@@ -338,8 +341,15 @@ fn emit(
     let unroll_tiles = unrolled.map_or(1, |(v, n, _)| (view.size_of(v) as usize).div_ceil(n));
     let mut items: usize =
         outer.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * lane_tiles * unroll_tiles;
-    let mut cost = expr_cost_of(view, body) * points.len() as f64;
+    let each = expr_cost_of(view, body);
+    let mut cost = each * points.len() as f64;
     let mut serial = Vec::new();
+    // Where little is done for a result, items go through memory in order; where much is, they stay with what their lanes need.
+    let tile_var = (lane_tiles > 1 && each < LIGHT).then(|| view.var("tiles", lane_tiles));
+    let in_order = tile_var.is_some();
+    if let Some(v) = tile_var {
+        outer.push(v);
+    }
     while cost < 512.0
         && let Some(&v) = outer.last()
     {
@@ -360,7 +370,7 @@ fn emit(
     s.kernel.items = items as u32;
     let item = s.item();
     let mut rest = item;
-    if let Some((v, n, base)) = unrolled {
+    if let Some((v, n, base)) = unrolled.filter(|_| !in_order) {
         let (tile_index, left) = s.split_item(rest, unroll_tiles);
         rest = left;
         let start = s.tile_start(tile_index, n, view.size_of(v) as usize);
@@ -371,12 +381,23 @@ fn emit(
         rest = left;
         s.bind(v, value);
     }
-    if let Some(lane) = lane {
+    if let Some((v, n, base)) = unrolled.filter(|_| in_order) {
+        let start = s.tile_start(rest, n, view.size_of(v) as usize);
+        s.bind(base, start);
+    }
+    if let Some(lane) = lane
+        && !in_order
+    {
         let start = s.tile_start(rest, span, lane_size);
         s.bind(lane, start);
     }
     let bodies: Vec<Expr> = points.iter().map(|(b, _)| b.clone()).collect();
     s.loops(&serial, &mut |s| {
+        if let (Some(lane), Some(v)) = (lane, tile_var) {
+            let start = s.value_of(v);
+            let start = s.tile_start(start, span, lane_size);
+            s.bind(lane, start);
+        }
         let values = s.eval_many(&bodies);
         for (value, (_, at)) in values.into_iter().zip(&points) {
             s.store(tensor, at, value);

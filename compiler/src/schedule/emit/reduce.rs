@@ -6,6 +6,10 @@ use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Elem, Expr, Index, Monoid, Node, Pred, Reduction, VarId};
 use crate::loops::{Op, RegId, Stmt, Type, ValueId};
 
+/// A reduction over no more points than this is written out: what neighbouring results read together is then loaded once.
+const WRITTEN_OUT: usize = 16;
+/// Unless that makes more of it than so many nodes.
+const LENGTHY: usize = 3000;
 /// Chains of a single sum.
 const CHAINS: usize = 4;
 /// A sum has more than one chain from so many steps a chain on.
@@ -42,11 +46,20 @@ impl Scope<'_> {
                 wheres.push(self.reg(none));
             }
         }
+        let written_out = along.is_none() && !positional && self.can_be_written_out(points);
+        if written_out {
+            self.write_out(points, &regs[0], &r.vars, &mut Vec::new());
+        }
         let (last, outer) = match r.vars.split_last() {
             Some((&last, outer)) => (Some(last), outer),
             None => (None, &r.vars[..]),
         };
-        self.loops(outer, &mut |s| match last {
+        let loops = |s: &mut Self, f: &mut dyn FnMut(&mut Self)| {
+            if !written_out {
+                s.loops(outer, f)
+            }
+        };
+        loops(self, &mut |s| match last {
             None => s.accumulate_under(points, &regs[0], &wheres),
             Some(v) => {
                 let steps = s.view.size_of(v) as usize / if along.is_some() { s.lanes as usize } else { 1 };
@@ -97,12 +110,45 @@ impl Scope<'_> {
         all.remove(0).into_iter().map(&mut fold).collect()
     }
 
+    fn can_be_written_out(&self, points: &[&Reduction]) -> bool {
+        let r = points[0];
+        let n: usize = r.vars.iter().map(|&v| self.view.size_of(v) as usize).product();
+        let nodes = nodes(&r.body);
+        n > 1 && n <= WRITTEN_OUT && nodes < SMALL && n * nodes * points.len() <= LENGTHY
+    }
+
+    /// Accumulates point by point, with numbers for the variables.
+    fn write_out(&mut self, points: &[&Reduction], regs: &[RegId], vars: &[VarId], at: &mut Vec<(VarId, i64)>) {
+        if let Some((&v, rest)) = vars.split_first() {
+            for n in 0..self.view.size_of(v) {
+                at.push((v, n));
+                self.write_out(points, regs, rest, at);
+                at.pop();
+            }
+            return;
+        }
+        let number = |v: VarId| at.iter().find(|(w, _)| *w == v).map(|(_, n)| Index::from(*n));
+        let here: Vec<Reduction> = points
+            .iter()
+            .map(|p| Reduction {
+                op: p.op,
+                vars: Vec::new(),
+                guard: p.guard.subst(&number, self.view),
+                body: p.body.subst_vars(&number, self.view),
+            })
+            .collect();
+        self.accumulate_under(&here.iter().collect::<Vec<_>>(), regs, &[]);
+    }
+
     /// The number of chains of additions that take turns. A single one would wait for each addition before the next, and its rounding
     /// errors would grow with its length.
     fn chains(&self, points: &[&Reduction], along: Option<VarId>) -> usize {
         let r = points[0];
         let Some(&last) = r.vars.last() else { return 1 };
         let steps = self.view.size_of(last) as usize / if along.is_some() { self.lanes as usize } else { 1 };
+        if along.is_none() && self.can_be_written_out(points) {
+            return 1;
+        }
         let simple = r.op == Monoid::Sum && nodes(&r.body) <= SMALL;
         let chains = if simple { CHAINS / points.len() } else { 1 };
         if steps >= SHORT * chains { chains.max(1) } else { 1 }
