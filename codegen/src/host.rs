@@ -9,7 +9,7 @@ use crate::pool::Pool;
 use cubecl::{CompilationError, Compiler, define_kernel};
 use cubecl_llvm::{LlvmTarget, PlironCompiler, PlironData, PlironEngine, PlironOptions};
 use foveate_compiler::schedule::Facts;
-use std::cell::UnsafeCell;
+use memmap2::MmapMut;
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,14 +18,13 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
 /// Work items are handed to threads in about so many chunks a thread.
 const CHUNKS: usize = 16;
 
-/// A cache line.
-#[repr(align(64))]
-#[derive(Clone, Copy)]
-struct Line(#[allow(dead_code)] [u8; 64]);
-
-/// Memory of a buffer, aligned to a cache line.
+/// Memory of a buffer: whole pages of its own.
+///
+/// The system is asked for huge pages: a kernel that goes down a column touches a page a row, more than the translation buffers of a core
+/// hold when pages are small.
 pub struct HostMemory {
-    lines: UnsafeCell<Vec<Line>>,
+    pages: MmapMut,
+    start: *mut u8,
 }
 
 // SAFETY: the bytes are only touched by `HostDevice`, which does one thing at a time; threads of one launch write
@@ -34,15 +33,30 @@ unsafe impl Send for HostMemory {}
 // SAFETY: as above.
 unsafe impl Sync for HostMemory {}
 
+/// A huge page of x86-64 and of most Arm systems.
+const HUGE_PAGE: usize = 2 << 20;
+
 impl HostMemory {
     /// `bytes` zeros.
     pub fn new(bytes: usize) -> HostMemory {
-        HostMemory { lines: UnsafeCell::new(vec![Line([0; 64]); bytes.div_ceil(64)]) }
+        // A large buffer begins where a huge page may.
+        let slack = if bytes >= HUGE_PAGE { HUGE_PAGE } else { 0 };
+        let mut pages = MmapMut::map_anon(bytes.max(1) + slack).unwrap_or_else(|_| {
+            let layout = std::alloc::Layout::new::<u8>();
+            std::alloc::handle_alloc_error(layout)
+        });
+        let mut start = pages.as_mut_ptr();
+        #[cfg(target_os = "linux")]
+        if slack > 0 {
+            start = start.wrapping_add(start.align_offset(HUGE_PAGE));
+            // Where the system refuses, pages stay small.
+            let _ = pages.advise(memmap2::Advice::HugePage);
+        }
+        HostMemory { pages, start }
     }
 
     fn pointer(&self) -> *mut u8 {
-        // SAFETY: the vector itself never changes, so looking at its pointer races with nothing.
-        unsafe { (*self.lines.get()).as_ptr().cast_mut().cast() }
+        self.start
     }
 }
 
