@@ -23,7 +23,8 @@ const CHUNKS: usize = 16;
 /// The system is asked for huge pages: a kernel that goes down a column touches a page a row, more than the translation buffers of a core
 /// hold when pages are small.
 pub struct HostMemory {
-    pages: MmapMut,
+    /// Kept mapped.
+    _pages: MmapMut,
     start: *mut u8,
 }
 
@@ -52,7 +53,7 @@ impl HostMemory {
             // Where the system refuses, pages stay small.
             let _ = pages.advise(memmap2::Advice::HugePage);
         }
-        HostMemory { pages, start }
+        HostMemory { _pages: pages, start }
     }
 
     fn pointer(&self) -> *mut u8 {
@@ -157,7 +158,7 @@ impl HostDevice {
     pub fn facts(&self) -> Facts {
         let (lanes, vectors) = vector_unit();
         // A tile's accumulators and operands leave a few registers free.
-        Facts { lanes, units: self.pool.threads(), local_bytes: 64 << 10, registers: vectors * 7 / 8 }
+        Facts { lanes, units: self.pool.threads(), local_bytes: 64 << 10, registers: vectors - 1 - vectors / 16 }
     }
 
     /// Has a kernel compiled in the background; one that is known already is not compiled again.

@@ -10,6 +10,9 @@ mod groups;
 pub mod host;
 mod keyed;
 mod lanes;
+mod panel;
+#[cfg(test)]
+mod panel_tests;
 mod rows;
 mod split;
 mod stages;

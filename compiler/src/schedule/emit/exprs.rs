@@ -247,6 +247,18 @@ impl Scope<'_> {
         self.push(Stmt::StoreLocal { local, index, value });
     }
 
+    /// Stores a vector at a position of a local array.
+    pub fn store_local_at(&mut self, tensor: TensorId, index: ValueId, value: ValueId) {
+        self.push(Stmt::StoreLocal { local: self.locals[&tensor], index, value });
+    }
+
+    /// The vector at a position of a local array.
+    pub fn load_local_at(&mut self, tensor: TensorId, index: ValueId) -> ValueId {
+        let local = self.locals[&tensor];
+        let ty = self.kernel.locals[local.0 as usize].ty;
+        self.op(Op::LoadLocal { local, index }, ty)
+    }
+
     /// The counter-based hash of [`crate::ir::expr::random`].
     fn random(&mut self, expr: &Expr) -> ValueId {
         let Node::Random { key, place, at } = &*expr.node else { unreachable!("points have the same form") };

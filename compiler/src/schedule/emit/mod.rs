@@ -208,6 +208,16 @@ impl<'a> Scope<'a> {
         self.push(Stmt::For { var: id, lo, hi, body });
     }
 
+    /// `for var in 0..end`.
+    pub fn for_until(&mut self, var: VarId, end: ValueId, f: impl FnOnce(&mut Self)) {
+        let lo = self.int(0);
+        let id = ValueId(self.kernel.values.len() as u32);
+        self.kernel.values.push(I32);
+        self.bind(var, id);
+        let (body, ()) = self.block(f);
+        self.push(Stmt::For { var: id, lo, hi: end, body });
+    }
+
     /// `count` times, with a counter that is no variable.
     pub fn count(&mut self, count: usize, f: impl FnOnce(&mut Self, ValueId)) {
         let lo = self.int(0);
