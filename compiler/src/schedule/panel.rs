@@ -4,13 +4,16 @@
 //! local array. Whatever an element of it costs to get (a transposed weight, a padded border, a product of several tensors) is paid once, and the
 //! inner loop reads neighbouring vectors. A sum too long for the local array is done in chunks; between them the tiles keep their sums in a second
 //! local array. The order of the additions is that of the summed indices, whatever the chunks.
+//!
+//! Where the other factor's neighbours along the unrolled variable lie side by side, going down its summed points one element at a time would wait for
+//! memory at each. Then the item takes its part of every row of it along, vector by vector, into a third local array.
 
 use super::Facts;
 use super::emit::{Scope, stored_elem};
 use super::expand::View;
 use super::tile::{self, Place};
 use crate::ir::index::Sizes;
-use crate::ir::{BinaryOp, Clause, Expr, Index, Monoid, Node, Pred, Reduction, TensorId, VarId, atom};
+use crate::ir::{BinaryOp, Bounds, Clause, Expr, Index, Monoid, Node, Pred, Reduction, TensorId, VarId, atom};
 use crate::loops::{Kernel, Op, RegId, Stmt, Type, ValueId};
 
 /// Where a work item has less private memory than this, it is not in a fast cache.
@@ -68,15 +71,17 @@ pub fn schedule(
     }
     let (group, size) = tile::lane_group(view, facts, clause, lane);
     let width = tile::pow2(size.min(facts.lanes));
-    let parts = recognise(view, clause, body, &group)?;
+    let mut parts = recognise(view, clause, body, &group)?;
     let long = view.size_of(parts.unrolled) as usize;
     let (vectors, unroll) = tile::register_tile(facts, size, width, long, true);
     if unroll < 2 {
         return None;
     }
+    parts.order(view);
     let vector_bytes = width * 4;
     let sums = unroll * vectors * vector_bytes;
     let chunks = Chunks::new(view, &parts.vars, vectors * vector_bytes, facts.local_bytes)?;
+    let rows = parts.in_rows(view, long, width);
 
     // Other variables of the result: those that the panel depends on make items, the others more tiles.
     let others = clause.vars.iter().copied().filter(|v| !group.contains(v) && *v != parts.unrolled);
@@ -89,7 +94,12 @@ pub fn schedule(
     let least = TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
     let mut most = (NEAR / (unroll * all_points * 4)).max(least);
     if !chunks.whole() {
-        most = most.min(facts.local_bytes / 2 / sums);
+        most = most.min(facts.local_bytes / sums);
+    }
+    let rows = rows && free.is_empty();
+    if rows {
+        // As far as rows fit, and the sums.
+        most = most.min(facts.local_bytes / 2 / chunks.points / unroll);
     }
     if tiles < least || most < least {
         return None;
@@ -97,9 +107,21 @@ pub fn schedule(
     // Enough items for all units, as long as a panel still serves enough tiles.
     let wanted = tiles.div_ceil((facts.units * ITEMS).div_ceil(panels));
     let each = wanted.max(least).min(most).min(tiles);
-    let each = tiles.div_ceil(tiles.div_ceil(each));
-    let emitter = Emitter { parts, chunks, group, fixed, free, size, width, vectors, unroll, tiles, each };
+    let mut each = tiles.div_ceil(tiles.div_ceil(each));
+    let span = if rows { part_of_row(long, width, each * unroll) } else { 0 };
+    if rows {
+        each = span.div_ceil(unroll);
+    }
+    let rows = rows.then_some(span);
+    let emitter = Emitter { parts, chunks, group, fixed, free, size, width, vectors, unroll, tiles, each, rows };
     Some(emitter.emit(view, tensor, clause))
+}
+
+/// How much of a row an item takes along: whole vectors, no more than about `most` elements, such that few are taken along twice.
+fn part_of_row(long: usize, width: usize, most: usize) -> usize {
+    let fewest = long.div_ceil(most.next_multiple_of(width));
+    let span = |parts: usize| long.div_ceil(parts).next_multiple_of(width);
+    (fewest..fewest + 4).map(span).min_by_key(|&span| (long.div_ceil(span) * span, usize::MAX - span)).unwrap_or(long)
 }
 
 /// Takes a body apart if it is a contraction for these lanes.
@@ -171,6 +193,27 @@ fn multiply(factors: Vec<Expr>) -> Option<Expr> {
     factors.into_iter().reduce(Expr::mul)
 }
 
+impl Contraction {
+    /// Puts the summed variable last along which the other factor goes through memory.
+    fn order(&mut self, view: &View<'_>) {
+        let loads = tile::loads(view, &self.own);
+        let along = |v: &VarId| loads.iter().any(|l| l.runs_along(*v)) && view.size_of(*v) > WRITTEN_OUT;
+        if let Some(n) = self.vars.iter().rposition(along) {
+            let v = self.vars.remove(n);
+            self.vars.push(v);
+        }
+    }
+
+    /// Whether vectors of the other factor can run along the unrolled variable, and its elements at successive points lie apart.
+    fn in_rows(&self, view: &View<'_>, long: usize, width: usize) -> bool {
+        let last = *self.vars.last().expect("a sum of several points has variables");
+        let loads = tile::loads(view, &self.own);
+        let along = loads.iter().all(|l| !l.uses(self.unrolled) || l.runs_along(self.unrolled));
+        let apart = loads.iter().any(|l| l.runs_along(self.unrolled) && l.uses(last) && !l.runs_along(last));
+        along && apart && long.is_multiple_of(width)
+    }
+}
+
 impl Chunks {
     /// `bytes` a point in `local` bytes of memory; `None` if a chunk would be too short.
     fn new(view: &View<'_>, vars: &[VarId], bytes: usize, local: usize) -> Option<Chunks> {
@@ -222,6 +265,16 @@ struct Emitter {
     tiles: usize,
     /// Register tiles an item.
     each: usize,
+    /// How many elements along the unrolled variable an item takes along, if it does.
+    rows: Option<usize>,
+}
+
+/// What an item holds of the factor that belongs to the unrolled variable.
+enum Own {
+    /// Nothing: its elements are read where they are needed, an expression for each step. If all conditions in them hold, the second ones serve.
+    Read(Vec<Expr>, Option<(Pred, Vec<Expr>)>),
+    /// Rows of so many elements, in a local array.
+    Held(TensorId, usize),
 }
 
 /// The variables of a chunk's points with how often their loops run: a number, or a value where the last block is shorter.
@@ -240,6 +293,8 @@ impl Emitter {
             (v, block, view.var("block", blocks), view.var(&view.function.var(v).name.clone(), block))
         });
         let panel_tensor = local_array(view, "panel", chunks.points * vectors);
+        let across = view.var("across", long - width + 1);
+        let rows = self.rows.map(|span| (span, local_array(view, "rows", chunks.points * span / width)));
         let sums_tensor = (!chunks.whole()).then(|| local_array(view, "sums", self.each * unroll * vectors));
 
         // Expressions at vector `m` and unrolled step `n`, over kernel variables.
@@ -256,7 +311,16 @@ impl Emitter {
             e.subst_vars(&|v| map.get(&v).cloned(), view)
         };
         let panel: Vec<Expr> = (0..vectors).map(|m| chunked(view, &at(view, &parts.panel, m, 0))).collect();
-        let own: Vec<Expr> = (0..unroll).map(|n| chunked(view, &at(view, &parts.own, 0, n))).collect();
+        let own = match rows {
+            Some((span, held)) => Own::Held(held, span),
+            None => {
+                let steps: Vec<Expr> = (0..unroll).map(|n| chunked(view, &at(view, &parts.own, 0, n))).collect();
+                let plain = self.unconditional(view, &steps);
+                Own::Read(steps, plain)
+            }
+        };
+        let row = parts.own.subst_vars(&|v| (v == parts.unrolled).then(|| across.into()), view);
+        let row = chunked(view, &row);
         let mut results = Vec::new();
         for n in 0..unroll {
             for m in 0..vectors {
@@ -271,7 +335,10 @@ impl Emitter {
         let mut s = Scope::new(name, view, width as u8);
         s.lane_var = Some(lane);
         let lane_tiles = self.size.div_ceil(span);
-        let parts_of_panel = self.tiles.div_ceil(self.each);
+        let parts_of_panel = match self.rows {
+            Some(span) => long.div_ceil(span),
+            None => self.tiles.div_ceil(self.each),
+        };
         let fixed_items: usize = self.fixed.iter().map(|&v| view.size_of(v) as usize).product();
         s.kernel.items = (lane_tiles * fixed_items * parts_of_panel) as u32;
         // Panels one after the other, so that what the tiles read stays near.
@@ -284,10 +351,16 @@ impl Emitter {
             s.bind(v, value);
             rest = left;
         }
-        let first_tile = s.tile_start(rest, self.each, self.tiles);
+        let first = match self.rows {
+            Some(span) => s.tile_start(rest, span, long),
+            None => s.tile_start(rest, self.each, self.tiles),
+        };
 
         let vector = Type { elem: stored_elem(parts.own.elem), lanes: width as u8 };
         s.local(panel_tensor, vector);
+        if let Some((_, held)) = rows {
+            s.local(held, vector);
+        }
         if let Some(t) = sums_tensor {
             s.local(t, vector);
             let zero = self.zero(&mut s, vector);
@@ -298,57 +371,104 @@ impl Emitter {
         if let Some((.., number, _)) = split {
             loops.push((number, view.size_of(number) as usize, None));
         }
-        nest(&mut s, &loops, &mut |s| {
-            let mut inside: Loops = Vec::new();
-            if let Some((v, block, number, within)) = split {
-                inside.push((within, block, self.shorter(s, v, block, number)));
-            }
-            chunks.inner.iter().for_each(|&v| inside.push((v, view.size_of(v) as usize, None)));
-            nest(s, &inside, &mut |s| {
-                let values = s.eval_many(&panel);
-                let at = self.point(&inside);
-                for (m, value) in values.into_iter().enumerate() {
-                    s.store_local(panel_tensor, &[at.scale(vectors as i64).plus(m as i64)], value);
+        let exact: Vec<VarId> = chunks.outer.iter().chain(&chunks.inner).copied().collect();
+        s.over(exact, |s| {
+            nest(s, &loops, &mut |s| {
+                let mut inside: Loops = Vec::new();
+                if let Some((v, block, number, within)) = split {
+                    inside.push((within, block, self.shorter(s, v, block, number)));
                 }
-            });
-            s.count(self.each, |s, counter| {
-                self.bind_tile(s, first_tile, counter, base, long);
-                let offset = s.int((unroll * vectors) as i64);
-                let offset = s.int_op(BinaryOp::Mul, counter, offset);
-                let mut regs = Vec::new();
-                for n in 0..unroll * vectors {
-                    let value = match sums_tensor {
+                chunks.inner.iter().for_each(|&v| inside.push((v, view.size_of(v) as usize, None)));
+                nest(s, &inside, &mut |s| {
+                    let values = s.eval_many(&panel);
+                    let at = self.point(&inside);
+                    for (m, value) in values.into_iter().enumerate() {
+                        s.store_local(panel_tensor, &[at.scale(vectors as i64).plus(m as i64)], value);
+                    }
+                });
+                if let Some((span, held)) = rows {
+                    s.lane_var = Some(across);
+                    nest(s, &inside, &mut |s| {
+                        let at = self.point(&inside).scale((span / width) as i64);
+                        for n in 0..span / width {
+                            let ahead = s.int((n * width) as i64);
+                            let start = s.int_op(BinaryOp::Add, first, ahead);
+                            s.bind(across, start);
+                            let value = s.eval(&row);
+                            s.store_local(held, &[at.plus(n as i64)], value);
+                        }
+                    });
+                    s.lane_var = Some(lane);
+                }
+                s.count(self.each, |s, counter| {
+                    let ahead = self.bind_tile(s, first, counter, base, long);
+                    let offset = s.int((unroll * vectors) as i64);
+                    let offset = s.int_op(BinaryOp::Mul, counter, offset);
+                    let mut regs = Vec::new();
+                    for n in 0..unroll * vectors {
+                        let value = match sums_tensor {
+                            Some(t) => {
+                                let n = s.int(n as i64);
+                                let at = s.int_op(BinaryOp::Add, offset, n);
+                                s.load_local_at(t, at)
+                            }
+                            None => self.zero(s, vector),
+                        };
+                        regs.push(s.reg(value));
+                    }
+                    let (outer, last) = inside.split_at(inside.len() - 1);
+                    let point = self.point(&inside);
+                    nest(s, outer, &mut |s| match &own {
+                        Own::Held(held, span) => nest(s, last, &mut |s| {
+                            let row = s.uniform(&point.scale(*span as i64));
+                            let row = s.int_op(BinaryOp::Add, row, ahead);
+                            let mut element = |s: &mut Scope<'_>, n: usize| {
+                                let step = s.int(n as i64);
+                                let at = s.int_op(BinaryOp::Add, row, step);
+                                s.load_lane(*held, at)
+                            };
+                            self.multiply_add(s, panel_tensor, &point, &mut element, &regs);
+                        }),
+                        Own::Read(steps, plain) => {
+                            let sums = |s: &mut Scope<'_>, steps: &[Expr]| {
+                                nest(s, last, &mut |s| {
+                                    let mut element = |s: &mut Scope<'_>, n: usize| s.eval(&steps[n]);
+                                    self.multiply_add(s, panel_tensor, &point, &mut element, &regs);
+                                })
+                            };
+                            match plain {
+                                None => sums(s, steps),
+                                Some((pred, plain)) => {
+                                    let cond = s.test(pred);
+                                    let (then, ()) = s.block(|s| sums(s, plain));
+                                    let (otherwise, ()) = s.block(|s| sums(s, steps));
+                                    s.push(Stmt::If { cond, then, otherwise });
+                                }
+                            }
+                        }
+                    });
+                    match sums_tensor {
                         Some(t) => {
-                            let n = s.int(n as i64);
-                            let at = s.int_op(BinaryOp::Add, offset, n);
-                            s.load_local_at(t, at)
+                            for (n, &reg) in regs.iter().enumerate() {
+                                let n = s.int(n as i64);
+                                let at = s.int_op(BinaryOp::Add, offset, n);
+                                let value = s.op(Op::Get(reg), vector);
+                                s.store_local_at(t, at, value);
+                            }
                         }
-                        None => self.zero(s, vector),
-                    };
-                    regs.push(s.reg(value));
-                }
-                nest(s, &inside, &mut |s| self.multiply_add(s, panel_tensor, &self.point(&inside), &own, &regs));
-                match sums_tensor {
-                    Some(t) => {
-                        for (n, &reg) in regs.iter().enumerate() {
-                            let n = s.int(n as i64);
-                            let at = s.int_op(BinaryOp::Add, offset, n);
-                            let value = s.op(Op::Get(reg), vector);
-                            s.store_local_at(t, at, value);
+                        None => {
+                            for (&reg, result) in regs.iter().zip(&results) {
+                                let value = s.op(Op::Get(reg), vector);
+                                self.finish(s, tensor, value, result);
+                            }
                         }
                     }
-                    None => {
-                        for (&reg, result) in regs.iter().zip(&results) {
-                            let value = s.op(Op::Get(reg), vector);
-                            self.finish(s, tensor, value, result);
-                        }
-                    }
-                }
-            });
+                });
+            })
         });
         if let Some(t) = sums_tensor {
             s.count(self.each, |s, counter| {
-                self.bind_tile(s, first_tile, counter, base, long);
+                self.bind_tile(s, first, counter, base, long);
                 let offset = s.int((unroll * vectors) as i64);
                 let offset = s.int_op(BinaryOp::Mul, counter, offset);
                 for (n, result) in results.iter().enumerate() {
@@ -384,8 +504,14 @@ impl Emitter {
         inside.iter().fold(Index::default(), |sum, (v, size, _)| sum.scale(*size as i64).add(&(*v).into()))
     }
 
-    /// Binds the variables of a register tile.
-    fn bind_tile(&self, s: &mut Scope<'_>, first: ValueId, counter: ValueId, base: VarId, long: usize) {
+    /// Binds the variables of a register tile; gives how far into the rows that are held it begins.
+    fn bind_tile(&self, s: &mut Scope<'_>, first: ValueId, counter: ValueId, base: VarId, long: usize) -> ValueId {
+        if let Some(span) = self.rows {
+            let ahead = s.tile_start(counter, self.unroll, span);
+            let start = s.int_op(BinaryOp::Add, first, ahead);
+            s.bind(base, start);
+            return ahead;
+        }
         let number = s.int_op(BinaryOp::Add, first, counter);
         let (tile, mut rest) = s.split_item(number, long.div_ceil(self.unroll));
         let start = s.tile_start(tile, self.unroll, long);
@@ -395,18 +521,38 @@ impl Emitter {
             s.bind(v, value);
             rest = left;
         }
+        s.int(0)
     }
 
-    /// One point of the sum, for all sums of a tile.
-    fn multiply_add(&self, s: &mut Scope<'_>, panel: TensorId, point: &Index, own: &[Expr], regs: &[RegId]) {
+    /// The steps without the conditions in them, and those: conditions that stay the same in the innermost loop are better decided outside it.
+    fn unconditional(&self, view: &View<'_>, steps: &[Expr]) -> Option<(Pred, Vec<Expr>)> {
+        let innermost = match (self.chunks.inner.last(), self.chunks.split) {
+            (Some(&v), _) => v,
+            _ => return None,
+        };
+        let mut conditions = Vec::new();
+        let plain = steps.iter().map(|e| assume(view, e, &mut conditions)).collect();
+        let pred = Pred::and(conditions);
+        (pred != Pred::True && !pred.uses(innermost)).then_some((pred, plain))
+    }
+
+    /// One point of the sum, for all sums of a tile. `own` gives the other factor at a step.
+    fn multiply_add(
+        &self,
+        s: &mut Scope<'_>,
+        panel: TensorId,
+        point: &Index,
+        own: &mut dyn FnMut(&mut Scope<'_>, usize) -> ValueId,
+        regs: &[RegId],
+    ) {
         let vector = s.kernel.regs[regs[0].0 as usize];
         let read = |m: usize| {
             let at = point.scale(self.vectors as i64).plus(m as i64);
             Expr::read(self.parts.panel.elem, panel, vec![at])
         };
         let right: Vec<ValueId> = (0..self.vectors).map(|m| s.eval(&read(m))).collect();
-        for (n, own) in own.iter().enumerate() {
-            let left = s.eval(own);
+        for n in 0..self.unroll {
+            let left = own(s, n);
             for (m, &right) in right.iter().enumerate() {
                 let reg = regs[n * self.vectors + m];
                 let sum = s.op(Op::Get(reg), vector);
@@ -421,6 +567,22 @@ impl Emitter {
         s.pin(self.parts.sum, sum);
         let value = s.eval(around);
         s.store(tensor, to, value);
+    }
+}
+
+/// The expression where all its conditions hold, which are listed: selects take the first branch, reads are inside.
+fn assume(view: &View<'_>, e: &Expr, conditions: &mut Vec<Pred>) -> Expr {
+    match &*e.node {
+        Node::Select(p, a, _) => {
+            conditions.push(p.clone());
+            assume(view, a, conditions)
+        }
+        Node::Read { tensor, at, bounds: Bounds::Zero } => {
+            let shape = view.shape(*tensor);
+            conditions.extend(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, view)));
+            Expr::new(e.elem, Node::Read { tensor: *tensor, at: at.clone(), bounds: Bounds::Inside })
+        }
+        _ => e.map_children(&mut |c| assume(view, c, conditions)),
     }
 }
 

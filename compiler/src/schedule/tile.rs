@@ -21,7 +21,7 @@ const LIGHT: f64 = 96.0;
 const ACROSS: usize = 16;
 
 /// A read in the body, with how often it happens for a point of the result.
-struct Load {
+pub struct Load {
     tensor: TensorId,
     at: Vec<Index>,
     address: Index,
@@ -40,6 +40,8 @@ struct Tile {
     vectors: usize,
     /// The unrolled variable and how far.
     unrolled: Option<(VarId, usize)>,
+    /// Another short one that is unrolled as a whole.
+    beside: Option<VarId>,
 }
 
 /// The kernel of one clause of a definition.
@@ -75,8 +77,19 @@ fn expr_cost_of(view: &View<'_>, body: &Expr) -> f64 {
     expr_cost(&view.axes, &view.function, body)
 }
 
+impl Load {
+    /// Whether it depends on a variable.
+    pub fn uses(&self, v: VarId) -> bool {
+        self.address.uses(v) || self.under.contains(&v)
+    }
+    /// Whether neighbouring values of a variable read neighbouring elements, all or none of them.
+    pub fn runs_along(&self, v: VarId) -> bool {
+        lane_cost(self, v).0 == 1.0
+    }
+}
+
 /// All reads, weighted by the reductions around them relative to the largest.
-fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
+pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
     fn walk(view: &View<'_>, e: &Expr, times: f64, under: &[VarId], out: &mut Vec<Load>) {
         let with = |p: &Pred| {
             let mut all = under.to_vec();
@@ -235,7 +248,7 @@ fn shape(
     loads: &[Load],
     body: &Expr,
 ) -> Tile {
-    let Some(lane) = lane else { return Tile { lane: Vec::new(), width: 1, vectors: 1, unrolled: None } };
+    let Some(lane) = lane else { return Tile { lane: Vec::new(), width: 1, vectors: 1, unrolled: None, beside: None } };
     let (group, size) = lane_group(view, facts, clause, lane);
     let width = pow2(size.min(facts.lanes));
     let heavy = loads.iter().map(|l| l.weight).fold(1.0, f64::max) >= 4.0;
@@ -266,11 +279,28 @@ fn shape(
         && view.size_of(v) >= 4
     {
         let step = (view.size_of(v) as usize).min(ACROSS);
-        return Tile { lane: group, width, vectors: 1, unrolled: Some((v, step)) };
+        return Tile { lane: group, width, vectors: 1, unrolled: Some((v, step)), beside: None };
     }
     let unroll_size = unrolled.map_or(1, |(_, v)| view.size_of(v) as usize);
-    let (vectors, unroll) = register_tile(facts, size, width, unroll_size, contraction);
-    Tile { lane: group, width, vectors, unrolled: unrolled.filter(|_| unroll > 1).map(|(_, v)| (v, unroll)) }
+    let (mut vectors, unroll) = register_tile(facts, size, width, unroll_size, contraction);
+    // A short variable that is all unrolled leaves room for another one that shares the same reads.
+    let mut beside = None;
+    if let Some((_, v)) = unrolled
+        && unroll == unroll_size
+    {
+        let shared = |w: VarId| loads.iter().any(|l| l.weight >= 4.0 && !l.uses(v) && !l.uses(w));
+        let fits = |w: VarId| {
+            let size = view.size_of(w) as usize;
+            size > 1 && unroll * size + size + 2 <= facts.registers
+        };
+        let others = clause.vars.iter().copied().filter(|w| *w != v && !group.contains(w));
+        beside = others.filter(|&w| fits(w) && shared(w)).last();
+        if let Some(w) = beside {
+            vectors = vectors.min((facts.registers / (unroll * view.size_of(w) as usize + 1)).max(1));
+        }
+    }
+    let unrolled = unrolled.filter(|_| unroll > 1).map(|(_, v)| (v, unroll));
+    Tile { lane: group, width, vectors, unrolled, beside }
 }
 
 /// A variable of the result along which what the lanes take apart, or put apart, goes through memory.
@@ -394,9 +424,11 @@ fn emit(
     let place = Place { lane, group: &tile.lane, width: tile.width, unrolled: unrolled.map(|(v, _, base)| (v, base)) };
     let steps = unrolled.map_or(1, |(_, n, _)| n);
     let mut points = Vec::new();
-    for n in 0..steps {
+    let besides = tile.beside.map_or(1, |w| view.size_of(w) as usize);
+    for (n, k) in (0..steps).flat_map(|n| (0..besides).map(move |k| (n, k))) {
         for m in 0..tile.vectors {
-            let map = place.at(view, m, n);
+            let mut map = place.at(view, m, n);
+            map.extend(tile.beside.map(|w| (w, Index::from(k as i64))));
             let f = |v: VarId| map.get(&v).cloned();
             points.push((body.subst_vars(&f, view), clause.at.iter().map(|i| i.subst(&f, view)).collect::<Vec<_>>()));
         }
@@ -407,7 +439,7 @@ fn emit(
         .vars
         .iter()
         .copied()
-        .filter(|v| !tile.lane.contains(v) && unrolled.is_none_or(|(u, ..)| u != *v))
+        .filter(|v| !tile.lane.contains(v) && unrolled.is_none_or(|(u, ..)| u != *v) && tile.beside != Some(*v))
         .collect();
     let lane_tiles = lane_size.div_ceil(span);
     let unroll_tiles = unrolled.map_or(1, |(v, n, _)| (view.size_of(v) as usize).div_ceil(n));
