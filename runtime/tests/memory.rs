@@ -4,6 +4,8 @@ mod common;
 
 use common::torch::{archive, dictionary, tensors};
 use foveate_runtime::checkpoint::Tensors;
+use foveate_runtime::picture;
+use image::{Rgb, RgbImage};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -107,7 +109,7 @@ fn memory_is_bounded_by_the_file() {
 
     // Entries that lie on each other are refused, without a copy of any.
     let (found, most) = load(&path, &overlapping(2 * MB, 100));
-    let message = found.err().expect("refused");
+    let message = found.expect_err("refused");
     assert!(message.contains("entries of its zip archive overlap"), "{message}");
     assert!(most < 4 * MB, "{most}");
 
@@ -126,7 +128,7 @@ fn memory_is_bounded_by_the_file() {
     assert_eq!(found.expect("sound").len(), 1);
     assert!(most < 9 * 2 * MB + 2 * MB, "{most}");
     let (found, most) = load(&path, &archive(&pickle(4, "CharStorage"), &vec![0; 2 * MB]));
-    let message = found.err().expect("refused");
+    let message = found.expect_err("refused");
     assert!(message.contains("needs far more than the file holds"), "{message}");
     assert!(most < 9 * 2 * MB + 2 * MB, "{most}");
 
@@ -153,5 +155,14 @@ fn memory_is_bounded_by_the_file() {
         let (found, most) = load(&path, &archive(&pickle, &[0; 16]));
         assert!(found.is_err(), "{what}");
         assert!(most < 200 * MB, "{what}: {most}");
+    }
+
+    // A picture of extreme proportions is not blown up to be cut.
+    for (width, height) in [(1, 20_000), (20_000, 1)] {
+        let path = place.path().join("thin.png");
+        picture::write(&path, &RgbImage::from_pixel(width, height, Rgb([9; 3]))).expect("writable");
+        let (cut, most) = peak(|| picture::middle(&picture::read(&path).expect("sound"), 224, 224, 0.875));
+        assert_eq!(cut.dimensions(), (224, 224));
+        assert!(most < 2 * MB, "{most}");
     }
 }

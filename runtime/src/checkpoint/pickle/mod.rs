@@ -207,7 +207,7 @@ mod tests {
         let list = [&b"ccollections\nOrderedDict\nq\x00]("[..], &b"NN\x86".repeat(10_000), b"eq\x01"].concat();
         let copied = [&list[..], &b"h\x00h\x01\x85R".repeat(1000), b"."].concat();
         assert!(message(&copied).contains("parts"));
-        let long = [vec![b'N', b'0'].repeat(LONGEST), b"}.".to_vec()].concat();
+        let long = [b"N0".repeat(LONGEST), b"}.".to_vec()].concat();
         assert!(message(&long).contains("longer than 4194304 bytes"));
     }
 
