@@ -1,6 +1,7 @@
 //! Pictures: photographs read and cut to a model's size, and pixels written as PNG.
 
 mod resize;
+pub mod text;
 
 use crate::checkpoint::atomic;
 use crate::error::{Error, Result};
