@@ -1,7 +1,10 @@
-//! What the architectures can do besides their published forms: against numbers of PyTorch (`tests/fixtures/models/make.py`).
+//! The architectures: what they can do besides their published forms, against numbers of PyTorch (`tests/fixtures/models/make.py`), and
+//! what a training step at full size needs, from the plan alone.
 
 use foveate_compiler::check::Value;
-use foveate_runtime::driver::{Request, Source};
+use foveate_compiler::schedule::Facts;
+use foveate_runtime::driver::{Request, Source, gradient};
+use foveate_runtime::plan::scratch_bytes;
 use foveate_runtime::verify::{VerifyOptions, verify};
 use foveate_tests::golden::root;
 
@@ -72,5 +75,39 @@ fn every_size_takes_them() {
             assert!(!has(&of(""), "blocks.11.norm2.weight"), "{item}");
             assert!(has(&of("last_skip=true"), "blocks.11.norm2.weight"), "{item}");
         }
+    }
+}
+
+#[test]
+fn a_step_at_full_size_is_planned_in_little_memory() {
+    const BATCH: usize = 8;
+    let facts = Facts { lanes: 16, units: 2, local_bytes: 64 << 10, registers: 28 };
+    for (spec, item) in [
+        ("sp_vit.fov", "SpVitSLoss"),
+        ("vvt.fov", "VvtTinyLoss"),
+        ("simvit.fov", "SimVitMicroLoss"),
+        ("deit_sar.fov", "DeitSarTinyLoss"),
+    ] {
+        let source = Source::load(&root().join("specs/models").join(spec)).unwrap_or_else(|e| panic!("{e}"));
+        let mut request = Request {
+            item: Some(item),
+            settings: &[],
+            training: true,
+            batch: BATCH,
+            exposed: Vec::new(),
+            gradients: None,
+        };
+        request.gradients = Some(gradient(&source.lower(&request).unwrap_or_else(|e| panic!("{item}: {e}"))));
+        let compiled = source.compile(&request, Some(&facts)).unwrap_or_else(|e| panic!("{item}: {e}"));
+        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        // Parameters, their gradients and two moments, images, and what is kept between forward and backward.
+        let parameters: usize = compiled.lowered.params.iter().map(|p| elements(&p.shape)).sum();
+        let graph = compiled.graph.expect("a schedule");
+        let planned = 4 * (4 * parameters + BATCH * 3 * 224 * 224) + scratch_bytes(&graph);
+        let (kernels, launches) = (graph.kernels.len(), graph.launches.len());
+        println!("{item}: {planned} bytes planned, {kernels} kernels, {launches} launches");
+        assert!(planned < 6_000_000_000, "{item}: {planned} bytes");
+        // Blocks that repeat share their kernels.
+        assert!(kernels < 450, "{item}: {kernels} kernels");
     }
 }
