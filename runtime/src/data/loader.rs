@@ -6,8 +6,9 @@ use super::images::Images;
 use crate::error::Result;
 use crate::rng::{Keyed, hash_bytes};
 use rayon::prelude::*;
-use std::sync::Arc;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 /// Batches that are ready at any time, at most: this bounds the memory, whatever the data set.
@@ -88,11 +89,22 @@ impl Loader {
         batch.labels.clear();
         batch.labels.extend(chosen.iter().map(|&n| self.data.label(n as usize) as i32));
         let augment = self.augment.as_ref().map(|a| (a, self.seed, epoch));
-        // What is in memory already is not worth the other threads.
-        let apart = if matches!(*self.data, Images::Memory(_)) { chosen.len() } else { 1 };
-        let each = chosen.par_iter().zip(batch.images.par_chunks_exact_mut(len)).with_min_len(apart);
-        each.try_for_each(|(&n, out)| self.data.prepare(n as usize, augment, &self.norm, out))
+        let prepare = |(&n, out): (&u32, &mut [f32])| self.data.prepare(n as usize, augment, &self.norm, out);
+        match (&*self.data, decoders()) {
+            (Images::Folder(_), Some(pool)) => {
+                let each = chosen.par_iter().zip(batch.images.par_chunks_exact_mut(len));
+                pool.install(|| each.try_for_each(prepare))
+            }
+            // What is in memory already is not worth other threads.
+            _ => chosen.iter().zip(batch.images.chunks_exact_mut(len)).try_for_each(prepare),
+        }
     }
+}
+
+/// The threads that decode. They are not those of rayon's own pool, on which kernels are compiled: images would wait for them.
+fn decoders() -> Option<&'static ThreadPool> {
+    static POOL: OnceLock<Option<ThreadPool>> = OnceLock::new();
+    POOL.get_or_init(|| ThreadPoolBuilder::new().thread_name(|n| format!("decode-{n}")).build().ok()).as_ref()
 }
 
 /// Puts `order` into the order of this epoch (Fisher and Yates).
