@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use std::time::Instant;
 
 /// Most classes that are counted against each other.
-pub const CONFUSED: usize = 1024;
+const CONFUSED: usize = 1024;
 
 /// How a model does on a data set.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +17,7 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// Share whose class is among the five likeliest.
     pub top5: f64,
-    /// How often images of a class (row) were taken for a class (column); empty with more than [`CONFUSED`] classes.
+    /// How often images of a class (row) were taken for a class (column); empty with more than 1,024 classes.
     pub confusion: Vec<Vec<usize>>,
     /// Class and probability given to each image, in the data set's order.
     pub predictions: Vec<(u32, f32)>,
