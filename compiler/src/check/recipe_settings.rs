@@ -19,6 +19,8 @@ enum Kind {
     Item(ModuleKind),
     /// A number within these bounds.
     Number(f64, f64),
+    /// One such number, or a list of three: for each channel of colours.
+    Numbers(f64, f64),
     /// An integer within these bounds.
     Count(i64, i64),
     /// Height and width.
@@ -47,12 +49,13 @@ const ANY: Kind = Kind::Number(0.0, f64::INFINITY);
 const SETTINGS: &[Setting] = &[
     setting("model", Kind::Item(ModuleKind::Model), true),
     setting("loss", Kind::Item(ModuleKind::Loss), true),
-    setting("data.format", Kind::Word(&["idx"]), false),
+    setting("data.format", Kind::Word(&["idx", "folder"]), false),
     setting("data.path", Kind::Path, true),
     setting("data.image", Kind::Image, true),
-    setting("data.classes", Kind::Count(1, 256), true),
-    setting("data.mean", Kind::Number(f64::NEG_INFINITY, f64::INFINITY), false),
-    setting("data.std", Kind::Number(f64::MIN_POSITIVE, f64::INFINITY), false),
+    setting("data.classes", Kind::Count(1, 65536), true),
+    setting("data.mean", Kind::Numbers(f64::NEG_INFINITY, f64::INFINITY), false),
+    setting("data.std", Kind::Numbers(f64::MIN_POSITIVE, f64::INFINITY), false),
+    setting("data.crop", Kind::Number(f64::MIN_POSITIVE, 1.0), false),
     setting("epochs", Kind::Count(1, 1 << 20), true),
     setting("batch", Kind::Count(1, 1 << 20), true),
     setting("seed", Kind::Count(0, u32::MAX as i64), false),
@@ -62,6 +65,7 @@ const SETTINGS: &[Setting] = &[
     setting("schedule.final_lr", ANY, false),
     setting("augment.flip", Kind::Number(0.0, 1.0), false),
     setting("augment.shift", Kind::Count(0, 10_000), false),
+    setting("augment.area", Kind::Number(f64::MIN_POSITIVE, 1.0), false),
 ];
 
 /// The fields of a loss's weight that has a schedule of its own.
@@ -204,6 +208,14 @@ impl<'a> Checker<'a> {
         let within = |x: f64, lo: f64, hi: f64| (lo..=hi).contains(&x);
         let (ok, expected) = match setting.kind {
             Kind::Number(lo, hi) => (value.as_number().is_some_and(|x| within(x, lo, hi)), number_text(lo, hi)),
+            Kind::Numbers(lo, hi) => {
+                let each = |v: &Value| v.as_number().is_some_and(|x| within(x, lo, hi));
+                let ok = match &value {
+                    Value::List(parts) | Value::Tuple(parts) => parts.len() == 3 && parts.iter().all(each),
+                    one => each(one),
+                };
+                (ok, format!("{}, or a list of three", number_text(lo, hi)))
+            }
             Kind::Count(lo, hi) => {
                 let ok = value.as_int().is_some_and(|n| (lo..=hi).contains(&n));
                 (ok, format!("an integer from {lo} to {hi}"))
@@ -413,6 +425,7 @@ fn number_text(lo: f64, hi: f64) -> String {
     match (lo.is_finite() && lo != f64::MIN_POSITIVE, hi.is_finite()) {
         (true, true) => format!("a number from {lo} to {hi}"),
         (true, false) => format!("a number of at least {lo}"),
+        (false, true) if lo == f64::MIN_POSITIVE => format!("a number above 0 and at most {hi}"),
         _ if lo == f64::MIN_POSITIVE => "a number above 0".to_owned(),
         _ => "a number".to_owned(),
     }

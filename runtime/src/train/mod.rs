@@ -20,7 +20,7 @@ pub use run::train;
 pub use settings::{DataSettings, ItemCall, OptimizerSettings, Settings};
 
 use crate::checkpoint::{self, Fit};
-use crate::data::{Dataset, Loader, Split};
+use crate::data::{Loader, Split};
 use crate::device::Device;
 use crate::driver::Source;
 use crate::error::Result;
@@ -109,13 +109,12 @@ pub fn eval(options: &EvalOptions) -> Result<Evaluation> {
     let device = Device::open(&options.device)?;
     let (path, tensors) = checkpoint::read_model(&options.weights)?;
     let directory = options.data.as_ref().unwrap_or(&settings.data.path);
-    let d = &settings.data;
-    let data = Dataset::read_idx(directory, Split::Test, d.rows, d.cols, d.classes)?;
+    let data = settings.data.layout.read(directory, Split::Test)?;
     let mut model = model::Model::for_inference(&source, &settings, &device)?;
     model.load(&path, tensors, &options.fit)?.complete()?;
     let loader = Loader {
         data: Arc::new(data),
-        norm: d.normalisation,
+        norm: settings.data.normalisation.clone(),
         batch: settings.batch,
         seed: settings.seed,
         augment: None,

@@ -1,10 +1,11 @@
 //! Where the time of a training step goes.
 
 use super::TrainOptions;
+use super::evaluate::timed;
 use super::model::Model;
 use super::optimizer::Optimizer;
 use super::settings::Settings;
-use crate::data::{Dataset, Loader, Split};
+use crate::data::{Loader, Split};
 use crate::device::Device;
 use crate::driver::Source;
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ pub struct Profile {
     pub images_per_second: f64,
     /// Milliseconds of a step in kernels.
     pub kernel_ms: f64,
+    /// Milliseconds of a step in which there was nothing to do but wait for images.
+    pub waiting_ms: f64,
     /// The kernels, the longest first.
     pub kernels: Vec<KernelTime>,
 }
@@ -55,11 +58,10 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
     let device = Device::open(&options.device)?;
     lap("read the spec", &mut stages);
     let directory = options.data.as_ref().unwrap_or(&settings.data.path);
-    let d = &settings.data;
-    let data = Dataset::read_idx(directory, Split::Train, d.rows, d.cols, d.classes)?;
+    let data = settings.data.layout.read(directory, Split::Train)?;
     let loader = Loader {
         data: Arc::new(data),
-        norm: d.normalisation,
+        norm: settings.data.normalisation.clone(),
         batch: settings.batch,
         seed: settings.seed,
         augment: Some(settings.augment),
@@ -79,15 +81,15 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
 
     let weights: Vec<f64> = settings.weights.iter().map(|(_, w)| w.peak).collect();
     let mut feed = loader.start(0, 0);
-    let mut images = 0;
+    let (mut images, mut waited) = (0, 0.0);
     let mut measured = Instant::now();
     for step in 0..STEPS + 2 {
-        let Some(batch) = feed.next_batch() else { break };
         if step == 2 {
             model.memory.measure();
             measured = Instant::now();
-            images = 0;
+            (images, waited) = (0, 0.0);
         }
+        let Some(batch) = timed(&mut waited, || feed.next_batch())? else { break };
         model.step(&batch, step as u64, &weights)?;
         optimizer.update(&mut model.memory, step as u64 + 1, settings.lr.peak)?;
         images += batch.labels.len();
@@ -112,6 +114,7 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
         stages,
         step_ms: 1e3 * seconds / STEPS as f64,
         images_per_second: images as f64 / seconds,
+        waiting_ms: 1e3 * waited / STEPS as f64,
         kernel_ms: kernels.iter().map(|k| k.ms).sum(),
         kernels,
     })

@@ -1,6 +1,6 @@
 //! The training loop.
 
-use super::evaluate::{Evaluation, evaluate};
+use super::evaluate::{Evaluation, evaluate, timed};
 use super::metrics::{EpochRecord, Log, Record, Running, StepRecord};
 use super::model::{Model, read_arena, write_arena};
 use super::optimizer::Optimizer;
@@ -8,7 +8,7 @@ use super::progress::{Progress, duration};
 use super::settings::Settings;
 use super::{Outcome, TrainOptions};
 use crate::checkpoint::{self, Checkpoint, Fit, State, Tensors, VERSION};
-use crate::data::{Dataset, Loader, Split};
+use crate::data::{Images, Loader};
 use crate::device::Device;
 use crate::driver::Source;
 use crate::error::{Error, Result};
@@ -31,11 +31,8 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
 
     // Data is read while the programs are compiled.
     let directory = options.data.clone().unwrap_or_else(|| settings.data.path.clone());
-    let data = settings.data.clone();
-    let reader = std::thread::spawn(move || {
-        let read = |split| Dataset::read_idx(&directory, split, data.rows, data.cols, data.classes);
-        Ok((read(Split::Train)?, read(Split::Test)?))
-    });
+    let layout = settings.data.layout.clone();
+    let reader = std::thread::spawn(move || layout.read_both(&directory));
     let mut model = Model::for_training(&source, &settings, &device)?;
     let decay = model.decay_mask();
     let params = model.param_arena;
@@ -44,9 +41,9 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     let (train_data, test_data) =
         reader.join().map_err(|_| Error::Device("reading the data set failed".to_owned()))??;
 
-    let loader = |data: Dataset, augment| Loader {
+    let loader = |data: Images, augment| Loader {
         data: Arc::new(data),
-        norm: settings.data.normalisation,
+        norm: settings.data.normalisation.clone(),
         batch: settings.batch,
         seed: settings.seed,
         augment,
@@ -117,13 +114,14 @@ impl Trainer<'_> {
         let mut warned = false;
         let mut stopped = false;
 
+        let mut next = None;
         while self.state.epoch < self.settings.epochs && !stopped {
             if self.state.step >= stop {
                 break;
             }
-            let mut feed = train.start(self.state.epoch, self.state.step_in_epoch);
+            let mut feed = next.take().unwrap_or_else(|| train.start(self.state.epoch, self.state.step_in_epoch));
             let mut lap = Instant::now();
-            while let Some(batch) = feed.next_batch() {
+            while let Some(batch) = timed(&mut self.running.waited, || feed.next_batch())? {
                 let lr = self.settings.lr.at(self.state.step, per_epoch, total);
                 let weights: Vec<f64> =
                     (self.settings.weights.iter()).map(|(_, w)| w.at(self.state.step, per_epoch, total)).collect();
@@ -162,6 +160,8 @@ impl Trainer<'_> {
             if stopped {
                 break;
             }
+            // The next epoch's first images are made ready in the meantime.
+            next = (self.state.epoch + 1 < self.settings.epochs).then(|| train.start(self.state.epoch + 1, 0));
             let e = evaluate(&mut self.model, test)?;
             let record = EpochRecord {
                 epoch: self.state.epoch + 1,
@@ -171,6 +171,7 @@ impl Trainer<'_> {
                 test_loss: e.loss,
                 test_accuracy: e.accuracy,
                 images_per_second: self.running.rate(),
+                waiting: self.running.waiting(),
                 seconds: self.seconds + clock.elapsed().as_secs_f64(),
             };
             progress.epoch(&record);

@@ -1,9 +1,10 @@
 //! A recipe with everything resolved: what the file says, what the command line overrides, and defaults.
 
 use super::schedule::{Decay, LearningRate, Weight};
-use crate::data::{Augment, Normalisation};
+use crate::data::{Augment, Format, Layout, Normalisation};
 use crate::driver::Source;
 use crate::error::{Error, Result};
+use crate::predict::{MEAN, STD};
 use foveate_compiler::check::{Entry, EntryValue, Value};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
@@ -25,13 +26,10 @@ pub struct DataSettings {
     /// The directory; relative ones in a recipe are relative to the spec file.
     #[serde(skip)]
     pub path: PathBuf,
-    /// Height of an image.
-    pub rows: usize,
-    /// Width of an image.
-    pub cols: usize,
-    /// Number of classes.
-    pub classes: usize,
-    /// What is taken out of the brightness (0 to 1) of a pixel; nothing by default.
+    /// How it is stored, and what its images are.
+    #[serde(flatten)]
+    pub layout: Layout,
+    /// What is taken out of the brightness (0 to 1) of a pixel; by default nothing of grey images, and ImageNet's of colours.
     pub normalisation: Normalisation,
 }
 
@@ -74,7 +72,7 @@ pub struct Settings {
 }
 
 /// Keys that a recipe may have, apart from the losses' names under `weights` and the optimizer's arguments.
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 19] = [
     "model",
     "loss",
     "data.format",
@@ -83,6 +81,7 @@ const KEYS: [&str; 17] = [
     "data.classes",
     "data.mean",
     "data.std",
+    "data.crop",
     "epochs",
     "batch",
     "seed",
@@ -92,6 +91,7 @@ const KEYS: [&str; 17] = [
     "schedule.final_lr",
     "augment.flip",
     "augment.shift",
+    "augment.area",
 ];
 
 impl Settings {
@@ -137,24 +137,36 @@ impl Settings {
             }
         }
 
-        if let Some(format) = flat.word("data.format")?.filter(|f| f != "idx") {
-            return Err(flat.wrong("data.format", "`idx`", &format));
-        }
+        let format = match flat.word("data.format")?.as_deref() {
+            None | Some("idx") => Format::Idx,
+            Some("folder") => Format::Folder,
+            Some(other) => return Err(flat.wrong("data.format", "`idx` or `folder`", &format!("`{other}`"))),
+        };
         let directory = spec_path.parent().unwrap_or(Path::new(""));
         let path = flat.word("data.path")?.ok_or_else(|| flat.lacks("data.path", "a directory in quotes"))?;
         let (rows, cols) = flat.image()?;
         let optimizer = flat.optimizer()?;
         let peak = *optimizer.arguments.get("lr").ok_or_else(|| flat.lacks("optimizer.lr", "a learning rate"))?;
-        let mean = flat.number("data.mean", 0.0, f64::NEG_INFINITY, f64::INFINITY)?;
-        let std = flat.number("data.std", 1.0, f64::MIN_POSITIVE, f64::INFINITY)?;
+        let colours = format == Format::Folder;
+        let mean = flat.numbers("data.mean", if colours { &MEAN } else { &[0.0] }, f64::NEG_INFINITY)?;
+        let std = flat.numbers("data.std", if colours { &STD } else { &[1.0] }, f64::MIN_POSITIVE)?;
+        let layout = Layout {
+            format,
+            rows,
+            cols,
+            classes: flat.count("data.classes", None, 65536)?,
+            crop: flat.number("data.crop", 0.875, f64::MIN_POSITIVE, 1.0)?,
+        };
+        if mean.len().max(std.len()) > layout.channels() {
+            let found = format!("{} numbers", mean.len().max(std.len()));
+            return Err(flat.wrong("data.mean or data.std", "one number for grey images", &found));
+        }
+        let area = match flat.get("augment.area") {
+            None => None,
+            Some(_) => Some(flat.number("augment.area", 1.0, f64::MIN_POSITIVE, 1.0)?),
+        };
         Ok(Settings {
-            data: DataSettings {
-                path: directory.join(path),
-                rows,
-                cols,
-                classes: flat.count("data.classes", None, 256)?,
-                normalisation: Normalisation { mean: mean as f32, std: std as f32 },
-            },
+            data: DataSettings { path: directory.join(path), layout, normalisation: Normalisation { mean, std } },
             epochs: flat.count("epochs", None, 1 << 20)?,
             batch: flat.count("batch", None, 1 << 20)?,
             seed: flat.number("seed", 0.0, 0.0, f64::from(u32::MAX))? as u64,
@@ -167,6 +179,7 @@ impl Settings {
             augment: Augment {
                 flip: flat.number("augment.flip", 0.0, 0.0, 1.0)?,
                 shift: flat.number("augment.shift", 0.0, 0.0, 1e4)? as usize,
+                area,
             },
             recipe: flat.recipe.clone(),
             optimizer,
@@ -238,6 +251,20 @@ impl Flat {
             Some(x) => Ok(x),
             None => Err(self.wrong(key, &format!("a number from {lo} to {hi}"), &text(value))),
         }
+    }
+    /// One number, or a list of three: for each channel of colours.
+    fn numbers(&self, key: &str, default: &[f64], lo: f64) -> Result<Vec<f32>> {
+        let narrow = |all: &[f64]| all.iter().map(|&x| x as f32).collect();
+        let Some(value) = self.get(key) else { return Ok(narrow(default)) };
+        let all = match self.value(key) {
+            Some(Value::List(parts) | Value::Tuple(parts)) if parts.len() == 3 => {
+                parts.iter().map(Value::as_number).collect::<Option<Vec<f64>>>()
+            }
+            Some(one) => one.as_number().map(|x| vec![x]),
+            None => None,
+        };
+        let all = all.filter(|all| all.iter().all(|&x| x >= lo && x.is_finite()));
+        all.map(|all| narrow(&all)).ok_or_else(|| self.wrong(key, "a number or a list of three", &text(value)))
     }
     fn count(&self, key: &str, default: Option<usize>, most: usize) -> Result<usize> {
         let expected = format!("an integer from 1 to {most}");
