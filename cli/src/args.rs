@@ -227,7 +227,7 @@ pub struct Train {
     /// Where to run
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
     pub device: DeviceName,
-    /// Where checkpoints and the report go; made if it is not there [default: out/RECIPE]
+    /// Where checkpoints and the report go; an earlier run there is moved to DIR/previous [default: out/RECIPE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on from the checkpoint in the output directory

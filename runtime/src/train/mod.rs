@@ -7,6 +7,7 @@ mod evaluate;
 pub mod metrics;
 mod model;
 mod optimizer;
+mod previous;
 mod profile;
 mod progress;
 mod run;
@@ -42,7 +43,7 @@ pub struct TrainOptions {
     pub data: Option<PathBuf>,
     /// A device's name, see [`crate::device::NAMES`].
     pub device: String,
-    /// Where checkpoints, metrics and the report go; made if it is not there.
+    /// Where checkpoints, metrics and the report go; made if it is not there. What an earlier run left there is moved to `previous` in it.
     pub out: PathBuf,
     /// Go on from the newest checkpoint in `out`.
     pub resume: bool,
