@@ -35,6 +35,7 @@ impl Item {
             item: self.name.as_deref(),
             settings: &self.settings,
             training,
+            random: true,
             batch: self.batch,
             exposed: Vec::new(),
             gradients: None,

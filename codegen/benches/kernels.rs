@@ -32,7 +32,7 @@ fn main() {
         Spec::load(&root.join(spec), &mut sources).unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
     println!("check     {:8.1} ms", clock.elapsed().as_secs_f64() * 1e3);
     let clock = Instant::now();
-    let options = LowerOptions { training: true, batch, exposed: Vec::new() };
+    let options = LowerOptions { training: true, random: true, batch, exposed: Vec::new() };
     let lowered = lower(&loaded, Some(&item), &settings, &options, &sources)
         .unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
     println!("lower     {:8.1} ms", clock.elapsed().as_secs_f64() * 1e3);

@@ -24,7 +24,8 @@ const CHUNKS: usize = 16;
 /// The system is asked for huge pages: a kernel that goes down a column touches a page a row, more than the translation buffers of a core
 /// hold when pages are small.
 pub struct HostMemory {
-    pages: MmapMut,
+    /// Only held.
+    _pages: MmapMut,
     start: *mut u8,
 }
 
@@ -53,7 +54,7 @@ impl HostMemory {
             // Where the system refuses, pages stay small.
             let _ = pages.advise(memmap2::Advice::HugePage);
         }
-        HostMemory { pages, start }
+        HostMemory { _pages: pages, start }
     }
 
     fn pointer(&self) -> *mut u8 {

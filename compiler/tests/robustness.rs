@@ -208,7 +208,7 @@ fn put_through(path: &Path, text: &str, values: &[Value], training: bool, batch:
             for item in spec.items() {
                 let Ok(names) = spec.arguments(Some(&item.name)) else { continue };
                 let settings: Vec<(String, Value)> = names.into_iter().zip(values.iter().cloned()).collect();
-                let options = LowerOptions { training, batch, exposed: Vec::new() };
+                let options = LowerOptions { training, random: true, batch, exposed: Vec::new() };
                 match lower(&spec, Some(&item.name), &settings, &options, &sources) {
                     Ok(lowered) => {
                         let found = verify::verify(&lowered.program);

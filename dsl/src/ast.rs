@@ -130,6 +130,8 @@ pub enum ParamType {
     List,
     /// `: float`.
     Float,
+    /// `: probability`: a number from 0 to 1; at 0 what is random does not happen.
+    Probability,
     /// `: int`.
     Int,
     /// `: bool`.

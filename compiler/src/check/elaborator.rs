@@ -35,6 +35,8 @@ pub(crate) struct Elaborator<'a> {
     training: bool,
     /// Whether that has made a difference.
     pub mode_matters: bool,
+    /// Whether parameters of kind `probability` have their values; if not, they are 0.
+    pub random: bool,
     pub diagnostics: Vec<Diagnostic>,
     reported: HashSet<(&'static str, Option<Span>, String)>,
     /// The constructors and calls that are being elaborated, with what to say about them.
@@ -77,6 +79,7 @@ impl<'a> Elaborator<'a> {
             sources,
             training,
             mode_matters: false,
+            random: true,
             diagnostics: Vec::new(),
             reported: HashSet::new(),
             trail: Vec::new(),

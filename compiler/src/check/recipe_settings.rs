@@ -276,7 +276,7 @@ impl<'a> Checker<'a> {
         if !ok {
             return;
         }
-        let options = LowerOptions { training: true, batch: 2, exposed: Vec::new() };
+        let options = LowerOptions { training: true, random: true, batch: 2, exposed: Vec::new() };
         let mut elaborator = Elaborator::new(self.spec, self.sources, true, options.batch);
         elaborator.sampling = true;
         if let Some(forward) = forward_of(module) {

@@ -51,7 +51,7 @@ impl Case {
             (name.to_owned(), Value::parse(value).expect("a value"))
         };
         let settings: Vec<(String, Value)> = self.settings.split_whitespace().map(setting).collect();
-        let options = LowerOptions { training: true, batch: self.batch, exposed: Vec::new() };
+        let options = LowerOptions { training: true, random: true, batch: self.batch, exposed: Vec::new() };
         let lowered = lower(&spec, Some(self.item), &settings, &options, &sources);
         lowered.unwrap_or_else(|d| panic!("{}", render(&d, &sources, false))).program
     }

@@ -148,6 +148,7 @@ impl Printer<'_> {
             ParamType::OneOf(names) => format!(": one_of({})", words(names)),
             ParamType::List => ": list".to_owned(),
             ParamType::Float => ": float".to_owned(),
+            ParamType::Probability => ": probability".to_owned(),
             ParamType::Int => ": int".to_owned(),
             ParamType::Bool => ": bool".to_owned(),
         };
