@@ -89,6 +89,18 @@ pub enum ModuleKind {
     Optimizer,
 }
 
+impl ModuleKind {
+    /// The word that such an item begins with.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            ModuleKind::Module => "module",
+            ModuleKind::Model => "model",
+            ModuleKind::Loss => "loss",
+            ModuleKind::Optimizer => "optimizer",
+        }
+    }
+}
+
 /// `module Name(params) { members }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Module {

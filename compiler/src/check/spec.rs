@@ -237,15 +237,7 @@ fn item_name(item: &ast::Item) -> &ast::Name {
 
 fn info(item: &ast::Item) -> ItemInfo {
     let (keyword, doc, span) = match item {
-        ast::Item::Module(m) => {
-            let keyword = match m.kind {
-                ast::ModuleKind::Module => "module",
-                ast::ModuleKind::Model => "model",
-                ast::ModuleKind::Loss => "loss",
-                ast::ModuleKind::Optimizer => "optimizer",
-            };
-            (keyword, &m.doc, m.span)
-        }
+        ast::Item::Module(m) => (m.kind.keyword(), &m.doc, m.span),
         ast::Item::Function(f) => ("fn", &f.doc, f.span),
         ast::Item::Recipe(r) => ("recipe", &r.doc, r.span),
     };

@@ -119,13 +119,7 @@ impl Printer<'_> {
     }
 
     fn module(&mut self, module: &Module, out: &mut Vec<Doc>) {
-        let kind = match module.kind {
-            ModuleKind::Module => "module",
-            ModuleKind::Model => "model",
-            ModuleKind::Loss => "loss",
-            ModuleKind::Optimizer => "optimizer",
-        };
-        out.push(Doc::text(format!("{kind} {}", module.name.text)));
+        out.push(Doc::text(format!("{} {}", module.kind.keyword(), module.name.text)));
         let close = self.comments.close_after(module.name.span.end);
         self.list(
             out,
