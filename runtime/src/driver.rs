@@ -9,7 +9,7 @@ use foveate_compiler::grad::{self, Seeds};
 use foveate_compiler::ir::{Program, ResultRole};
 use foveate_compiler::lower::{LowerOptions, Lowered, lower};
 use foveate_compiler::rewrite::Report;
-use foveate_compiler::schedule::{Facts, KernelGraph, schedule};
+use foveate_compiler::schedule::{Facts, KernelGraph, schedule, too_large};
 use foveate_dsl::{Diagnostic, SourceMap, render};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -160,6 +160,9 @@ impl Source {
         };
         let derivation = derive(lowered.program.clone(), gradient.as_ref(), watch).map_err(Error::Setting)?;
         lap("rewrite and differentiate", &mut stages);
+        if let Some(what) = too_large(&derivation.program) {
+            return Err(Error::Setting(what));
+        }
         let graph = schedule(&derivation.program, facts);
         lap("schedule", &mut stages);
         let (program, report) = (derivation.program, derivation.report);

@@ -18,8 +18,11 @@ use crate::lower::builder::{Builder, View};
 use crate::lower::call::Callee;
 use crate::lower::forward::Frame;
 
-/// The most elements of a tensor or an axis.
+/// The most elements of an axis, or of a tensor that has memory.
 pub(crate) const MAX_ELEMENTS: i64 = 1 << 31;
+
+/// The most elements of a definition, in memory or not: nobody would wait for more, and sizes can be multiplied without a second thought.
+pub(crate) const MAX_DEFINED: i64 = 1 << 44;
 
 /// The most steps (expressions evaluated, statements unrolled) of one elaboration.
 pub(crate) const MAX_STEPS: usize = 1_000_000;

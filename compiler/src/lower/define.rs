@@ -9,7 +9,7 @@ use super::forward::Bound;
 use super::index::{At, IndexVal, piece_offset};
 use super::reduce::truth;
 use crate::check::axes::{Axis, Kind, shape};
-use crate::check::elaborator::Elaborator;
+use crate::check::elaborator::{Elaborator, MAX_DEFINED};
 use crate::check::report::{R, Reported};
 use crate::check::value::Static;
 use crate::ir::{Atom, Clause, Elem, Expr, Index, TensorId, VarId};
@@ -94,7 +94,11 @@ impl<'a> Elaborator<'a> {
                 (dims, 0)
             }
         };
-        self.elements(dims.iter(), target.span)?;
+        {
+            // Whether it has memory is decided later.
+            let batch = self.batch.clone();
+            self.elements_up_to(MAX_DEFINED, dims.iter().chain([&batch]), target.span)?
+        };
         let used = &pieces[first..];
         let elem = used[0].body.elem;
         if let Some(other) = used.iter().find(|p| p.body.elem != elem) {
