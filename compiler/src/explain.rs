@@ -59,6 +59,9 @@ const CYCLES: f64 = 2.5e9;
 const FMA_PER_CYCLE: f64 = 2.0;
 const BANDWIDTH: f64 = 10e9;
 
+/// The name under which decisions about memory stand among the rewrites.
+pub const FUSION: &str = "fusion";
+
 /// Explains. `written` is the program before any rewrite (differentiated, if the graph is that of a gradient).
 pub fn explain(written: &Program, report: &Report, graph: &KernelGraph, facts: &Facts) -> Explanation {
     let peak_flops = facts.lanes as f64 * facts.units as f64 * 2.0 * FMA_PER_CYCLE * CYCLES;
@@ -86,9 +89,17 @@ pub fn explain(written: &Program, report: &Report, graph: &KernelGraph, facts: &
         kernels[launch.kernel].sites.push(launch.site.clone());
     }
     let sizes = definitions(written);
+    let (mut algorithm, mut rewrites) = (report.algorithms.clone(), report.entries.clone());
+    for d in &graph.decisions {
+        if d.fused {
+            algorithm.push(Algorithm { site: d.site.clone(), text: d.text.clone() });
+        }
+        let (site, reason) = (d.site.clone(), d.text.clone());
+        rewrites.push(Entry { rewrite: FUSION, site, fired: d.fused, reason });
+    }
     Explanation {
-        algorithm: report.algorithms.clone(),
-        rewrites: report.entries.clone(),
+        algorithm,
+        rewrites,
         kernels,
         memory: Memory {
             naive: sizes.iter().sum(),

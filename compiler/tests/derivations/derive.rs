@@ -103,6 +103,18 @@ impl Derived {
         self.report.algorithms.iter().filter(|a| of(&a.site)).map(|a| a.text.as_str()).collect()
     }
 
+    /// What `explain --json` says of a definition under a name: whether it fired, and why. The definition's name may be given by its end.
+    pub fn told(&self, name: &str, definition: &str) -> Vec<(bool, String)> {
+        let json = serde_json::to_value(self.explanation()).expect("JSON");
+        let entries = json["rewrites"].as_array().expect("a list").clone();
+        let of = |e: &serde_json::Value| {
+            let site = e["site"].as_str().expect("a text");
+            e["name"] == name && (site.ends_with(&format!(".{definition}")))
+        };
+        let read = |e: &serde_json::Value| (e["fired"] == true, e["reason"].as_str().expect("a text").to_owned());
+        entries.iter().filter(|e| of(e)).map(read).collect()
+    }
+
     pub fn temporaries(&self) -> impl Iterator<Item = &GraphBuffer> {
         self.graph.buffers.iter().filter(|b| b.role == BufferRole::Temporary)
     }
