@@ -38,6 +38,9 @@ pub struct KernelCost {
     pub estimate_us: f64,
     /// What binds that estimate: `compute` or `memory`.
     pub bound: &'static str,
+    /// What a launch took, in microseconds, where that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_us: Option<f64>,
 }
 
 /// Memory beside arguments and results, in bytes.
@@ -81,6 +84,7 @@ pub fn explain(written: &Program, report: &Report, graph: &KernelGraph, facts: &
                 bytes: work.bytes,
                 estimate_us: compute.max(memory) * 1e6,
                 bound: if compute >= memory { "compute" } else { "memory" },
+                measured_us: None,
             }
         })
         .collect();

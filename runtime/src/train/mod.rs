@@ -16,7 +16,7 @@ mod settings;
 
 pub use evaluate::Evaluation;
 pub use optimizer::Optimizer;
-pub use profile::{KernelTime, Profile, profile};
+pub use profile::{Profile, profile};
 pub use run::train;
 pub use settings::{DataSettings, ItemCall, OptimizerSettings, Settings};
 
