@@ -63,6 +63,8 @@ pub(crate) struct Elaborator<'a> {
     pub sampling: bool,
     /// Those instances, by identity, of the function being built.
     pub instances: HashMap<String, Rc<Instance<'a>>>,
+    /// When sampling, where a name was first given to a submodule of the function being built, and to which.
+    pub prefixes: HashMap<String, (Span, Rc<Instance<'a>>)>,
     /// The results of calls of modules without submodules, by instance and inputs, of the function being built: when sampling, a second
     /// call like it has nothing new to say.
     pub sampled_calls: HashMap<String, Vec<View>>,
@@ -97,6 +99,7 @@ impl<'a> Elaborator<'a> {
             callees: HashMap::new(),
             sampling: false,
             instances: HashMap::new(),
+            prefixes: HashMap::new(),
             sampled_calls: HashMap::new(),
             elaborated: Vec::new(),
             builder: Builder::default(),
