@@ -423,6 +423,20 @@ module M(C) {
 }
 
 #[test]
+fn splits_count_anywhere() {
+    for (counting, y) in
+        [("2, h, d", [1.0, 2.0, 3.0, 4.0]), ("h, 2, d", [1.0, 2.0, 5.0, 6.0]), ("h, d, 2", [1.0, 3.0, 5.0, 7.0])]
+    {
+        let text = format!(
+            "module M(H, D, C) {{\n forward(x[C]) -> [H, D] {{\n (a[h, d], b[h, d]) = x[({counting})]\n \
+             return a\n}}\n}}\n"
+        );
+        let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        gives(&text, &[("H", "2"), ("D", "2"), ("C", "8")], &[("x", &x)], &y);
+    }
+}
+
+#[test]
 fn random_numbers_are_keyed() {
     let text = "import Dropout, DropPath from prelude\nmodule M(N, C) {\n a = Dropout(N, C, 0.5)\n b = Dropout(N, C, 0.5)\n forward(x[N, C]) -> (y[N, C], z[N, C]) {\n return a(x), b(x)\n}\n}\n";
     let program = lowered(text, &[("N", "4"), ("C", "8")], &mode(true, 2)).program;

@@ -37,7 +37,9 @@ pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<String, String> {
-        std::fs::read_to_string(path).map_err(|error| error.to_string())
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        // A byte order mark is no part of the text.
+        Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
     }
 }
 

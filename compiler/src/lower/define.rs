@@ -419,8 +419,8 @@ impl<'a> Elaborator<'a> {
         let mut at = Vec::new();
         for (e, dim) in indices.iter().zip(0..) {
             match &e.kind {
-                ExprKind::Tuple(parts) => match parts.split_first() {
-                    Some((Ast { kind: ExprKind::Int(count), span }, rest)) => {
+                ExprKind::Tuple(parts) => match counting(parts, targets.len()) {
+                    Some((before, count, span, rest)) => {
                         found += 1;
                         if *count != targets.len() as i64 {
                             let d = Diagnostic::error("E0221", format!("{} targets for {count} parts", targets.len()));
@@ -433,7 +433,8 @@ impl<'a> Elaborator<'a> {
                             window: None,
                             component: false,
                         };
-                        let mut all = vec![At::Index(position, *span)];
+                        let mut all = self.positions(before)?;
+                        all.push(At::Index(position, *span));
                         all.extend(self.positions(rest)?);
                         at.push(At::Tuple(all, e.span));
                     }
@@ -471,6 +472,19 @@ impl<'a> Elaborator<'a> {
         self.define(tensor, vec![Clause { vars, at: positions, body }]);
         Ok(View { tensor, elem, batched, store: dims.clone(), dims, label })
     }
+}
+
+/// The literal of a tuple that counts the targets, with what is before and behind it: the first part, or the only one that is their number.
+fn counting(parts: &[Ast], targets: usize) -> Option<(&[Ast], &i64, &Span, &[Ast])> {
+    let literal = |p: &Ast| matches!(&p.kind, ExprKind::Int(_));
+    let number = |p: &&Ast| matches!(&p.kind, ExprKind::Int(n) if *n == targets as i64);
+    let at = if parts.first().is_some_and(literal) {
+        0
+    } else {
+        parts.iter().position(|p| number(&p)).filter(|_| parts.iter().filter(number).count() == 1)?
+    };
+    let Ast { kind: ExprKind::Int(count), span } = &parts[at] else { return None };
+    Some((&parts[..at], count, span, &parts[at + 1..]))
 }
 
 fn kind_of(elem: Elem) -> &'static str {
