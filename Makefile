@@ -34,7 +34,7 @@ lint:
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
 
-## Compile-time benchmarks: checking the largest spec, and from spec to first training step.
+## Compile-time benchmarks: checking the demo and the file with the most models, and from spec to first training step.
 bench:
 	@tools/setup-llvm.sh
 	$(CARGO) bench --locked -p foveate-tests

@@ -86,6 +86,8 @@ impl Table {
 
 /// A count with four significant digits and a unit prefix: `1.500 M`.
 pub fn si(value: f64) -> String {
+    // A difference of what is equal may be a little below 0.
+    let value = if value.abs() < 0.5 { 0.0 } else { value };
     for (factor, prefix) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
         if value.abs() >= factor {
             let scaled = value / factor;
@@ -98,6 +100,11 @@ pub fn si(value: f64) -> String {
         }
     }
     format!("{value:.0} ")
+}
+
+/// `1 kernel`, `2 kernels`.
+pub fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }
 
 /// A number of bytes: `1.500 MB`.

@@ -92,6 +92,7 @@ fn a_step_at_full_size_is_planned_in_little_memory() {
         let mut request = Request {
             item: Some(item),
             settings: &[],
+            random: true,
             training: true,
             batch: BATCH,
             exposed: Vec::new(),

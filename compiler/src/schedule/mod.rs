@@ -3,6 +3,7 @@
 mod along;
 mod components;
 mod cost;
+mod decisions;
 mod emit;
 mod expand;
 mod graph;
@@ -21,12 +22,16 @@ mod storage;
 mod tests;
 mod tile;
 
+use crate::check::elaborator::MAX_ELEMENTS;
 use crate::ir::{
     ArgRole, Axis, Call, Clause, Definition, Elem, Expr, Function, Index, Keep, Program, ResultRole, Stmt, TensorId,
     VarId,
 };
 use crate::loops::Kernel;
+use decisions::How;
 use std::collections::HashMap;
+
+pub use decisions::Decision;
 
 /// What a schedule may use of a device.
 #[derive(Clone, Debug)]
@@ -50,6 +55,8 @@ pub struct KernelGraph {
     pub kernels: Vec<Kernel>,
     /// What to run, in order.
     pub launches: Vec<Launch>,
+    /// What was decided about memory, function by function.
+    pub decisions: Vec<Decision>,
 }
 
 /// A device buffer of a graph.
@@ -95,7 +102,31 @@ pub fn schedule(program: &Program, facts: &Facts) -> KernelGraph {
     let mut graph = graph::Builder::new(program);
     let parts: Vec<FunctionPlan> = program.functions.iter().map(|f| plan_function(program, f, facts)).collect();
     graph.run_entry(&parts);
-    graph.finish()
+    graph.finish(parts)
+}
+
+/// A tensor that would have memory with more elements than a buffer may have, in words.
+pub fn too_large(program: &Program) -> Option<String> {
+    let mut program = own_results(program);
+    split::split_long_reductions(&mut program);
+    for f in &program.functions {
+        let storage = storage::decide(&program, f);
+        let args = f.args.iter().map(|a| a.tensor);
+        let defined = f.body.iter().flat_map(Stmt::defines).filter(|t| storage.stored[t.index()]);
+        for t in args.chain(defined) {
+            let shape = program.shape(f, t);
+            let elements: f64 = shape.iter().map(|&n| n as f64).product();
+            if elements > MAX_ELEMENTS as f64 {
+                return Some(format!(
+                    "`{}.{}` of shape {shape:?} would be stored, and has more than {MAX_ELEMENTS} elements: make a size or the batch \
+                     smaller (`explain` tells of smaller sizes what is stored, and why)",
+                    f.name,
+                    f.tensor(t).name
+                ));
+            }
+        }
+    }
+    None
 }
 
 /// The program with a copy wherever a result of a function is one of its arguments, so that every result has memory of its own.
@@ -131,6 +162,8 @@ pub struct FunctionPlan {
     pub axes: Vec<Axis>,
     /// What to do, in order.
     pub steps: Vec<PlanStep>,
+    /// What was decided about memory.
+    pub decisions: Vec<Decision>,
 }
 
 /// A step of a function.
@@ -154,6 +187,7 @@ pub(crate) struct Planner<'a> {
     facts: Facts,
     steps: Vec<PlanStep>,
     copies: HashMap<(TensorId, usize), TensorId>,
+    decisions: Vec<Decision>,
 }
 
 impl Planner<'_> {
@@ -165,9 +199,17 @@ impl Planner<'_> {
     fn tiles(&mut self, function: &Function, n: usize) {
         let Stmt::Define(d) = &function.body[n] else { return };
         let name = self.view.name(d.tensor);
+        let decision = |p: &mut Self, how| {
+            let clauses: Vec<_> = d.clauses.iter().map(|c| (d.tensor, c.clone())).collect();
+            decisions::of_kernel(&mut p.view, &clauses, how)
+        };
+        // Before the kernel: afterwards the function has more variables than it was written with.
+        let (by_key, by_element) = (decision(self, How::Key), decision(self, How::Elements));
         if storage::is_plain(d) && keyed::schedule(self, d.tensor, &d.clauses[0], &name) {
+            self.decisions.extend(by_key);
             return;
         }
+        self.decisions.extend(by_element);
         for clause in &d.clauses {
             tile::schedule(self, d.tensor, clause, &name);
         }
@@ -193,10 +235,14 @@ impl Planner<'_> {
 fn plan_function(program: &Program, function: &Function, facts: &Facts) -> FunctionPlan {
     let storage = storage::decide(program, function);
     let view = expand::View::new(program, function, &storage);
-    let mut p = Planner { view, facts: facts.clone(), steps: Vec::new(), copies: HashMap::new() };
+    let mut p =
+        Planner { view, facts: facts.clone(), steps: Vec::new(), copies: HashMap::new(), decisions: Vec::new() };
+    decisions::stored(&mut p.view, &storage, function, &mut p.decisions);
     for unit in groups::group(&mut p.view) {
         match unit {
             groups::Unit::Rows(members) => {
+                let clauses: Vec<_> = members.iter().map(|m| (m.tensor, m.clause.clone())).collect();
+                p.decisions.extend(decisions::of_kernel(&mut p.view, &clauses, How::Rows));
                 let names: Vec<String> = members.iter().map(|m| p.view.name(m.tensor)).collect();
                 rows::schedule(&mut p, &members, &names.join(", "));
             }
@@ -220,6 +266,6 @@ fn plan_function(program: &Program, function: &Function, facts: &Facts) -> Funct
             },
         }
     }
-    let Planner { view, steps, .. } = p;
-    FunctionPlan { function: view.function, axes: view.axes, steps }
+    let Planner { view, steps, decisions, .. } = p;
+    FunctionPlan { function: view.function, axes: view.axes, steps, decisions }
 }

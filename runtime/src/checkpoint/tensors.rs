@@ -45,6 +45,14 @@ impl Data {
             Data::I64(v) => v.iter().map(|&x| x as f64).collect(),
         }
     }
+    /// Says which element is none of the classes `0..classes`, if there is one.
+    pub fn check_labels(&self, classes: usize) -> std::result::Result<(), String> {
+        let label = |x: &f64| x.fract() == 0.0 && (0.0..classes as f64).contains(x);
+        match self.to_f64().iter().enumerate().find(|(_, x)| !label(x)) {
+            None => Ok(()),
+            Some((n, x)) => Err(format!("expected labels from 0 to {}, found {x} as element {n}", classes - 1)),
+        }
+    }
 }
 
 /// Tensors by name, in the order of their names.

@@ -7,6 +7,7 @@ mod evaluate;
 pub mod metrics;
 mod model;
 mod optimizer;
+mod previous;
 mod profile;
 mod progress;
 mod run;
@@ -15,7 +16,7 @@ mod settings;
 
 pub use evaluate::Evaluation;
 pub use optimizer::Optimizer;
-pub use profile::{KernelTime, Profile, profile};
+pub use profile::{Profile, profile};
 pub use run::train;
 pub use settings::{DataSettings, ItemCall, OptimizerSettings, Settings};
 
@@ -42,7 +43,7 @@ pub struct TrainOptions {
     pub data: Option<PathBuf>,
     /// A device's name, see [`crate::device::NAMES`].
     pub device: String,
-    /// Where checkpoints, metrics and the report go; made if it is not there.
+    /// Where checkpoints, metrics and the report go; made if it is not there. What an earlier run left there is moved to `previous` in it.
     pub out: PathBuf,
     /// Go on from the newest checkpoint in `out`.
     pub resume: bool,

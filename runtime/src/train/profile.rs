@@ -10,7 +10,6 @@ use crate::device::Device;
 use crate::driver::Source;
 use crate::error::{Error, Result};
 use serde::Serialize;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,30 +21,15 @@ const STEPS: usize = 5;
 pub struct Profile {
     /// Seconds of each stage up to the first step, and of that step, which waits for the kernels' compilation.
     pub stages: Vec<(String, f64)>,
-    /// Milliseconds of a step, measuring included.
+    /// Milliseconds of a step.
     pub step_ms: f64,
     /// Images a second at that rate.
     pub images_per_second: f64,
-    /// Milliseconds of a step in kernels.
-    pub kernel_ms: f64,
     /// Milliseconds of a step in which there was nothing to do but wait for images.
     pub waiting_ms: f64,
-    /// The kernels, the longest first.
-    pub kernels: Vec<KernelTime>,
 }
 
-/// The launches of kernels of one name.
-#[derive(Clone, Debug, Serialize)]
-pub struct KernelTime {
-    /// The name.
-    pub name: String,
-    /// Launches a step.
-    pub launches: usize,
-    /// Milliseconds a step.
-    pub ms: f64,
-}
-
-/// Measures the kernels of a recipe's training step on its first batches. Nothing is written.
+/// Measures a recipe's training step on its first batches. Nothing is written.
 pub fn profile(options: &TrainOptions) -> Result<Profile> {
     let mut stages = Vec::new();
     let mut clock = Instant::now();
@@ -85,7 +69,6 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
     let mut measured = Instant::now();
     for step in 0..STEPS + 2 {
         if step == 2 {
-            model.memory.measure();
             measured = Instant::now();
             (images, waited) = (0, 0.0);
         }
@@ -99,23 +82,10 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
         }
     }
     let seconds = measured.elapsed().as_secs_f64();
-    let mut by_name: HashMap<String, (usize, f64)> = HashMap::new();
-    for (name, time) in model.memory.measured() {
-        let entry = by_name.entry(name).or_default();
-        entry.0 += 1;
-        entry.1 += time.as_secs_f64();
-    }
-    let mut kernels: Vec<KernelTime> = by_name
-        .into_iter()
-        .map(|(name, (n, t))| KernelTime { name, launches: n / STEPS, ms: 1e3 * t / STEPS as f64 })
-        .collect();
-    kernels.sort_by(|a, b| b.ms.total_cmp(&a.ms).then_with(|| a.name.cmp(&b.name)));
     Ok(Profile {
         stages,
         step_ms: 1e3 * seconds / STEPS as f64,
         images_per_second: images as f64 / seconds,
         waiting_ms: 1e3 * waited / STEPS as f64,
-        kernel_ms: kernels.iter().map(|k| k.ms).sum(),
-        kernels,
     })
 }

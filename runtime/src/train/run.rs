@@ -4,6 +4,7 @@ use super::evaluate::{Evaluation, evaluate, timed};
 use super::metrics::{EpochRecord, Log, Record, Running, StepRecord};
 use super::model::{Model, read_arena, write_arena};
 use super::optimizer::Optimizer;
+use super::previous::set_aside;
 use super::progress::{Progress, duration};
 use super::settings::Settings;
 use super::{Outcome, TrainOptions};
@@ -29,17 +30,18 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     let resumed = if options.resume { find_checkpoint(options, &source, &settings)? } else { None };
     make_writable(&options.out)?;
 
-    // Data is read while the programs are compiled.
-    let directory = options.data.clone().unwrap_or_else(|| settings.data.path.clone());
-    let layout = settings.data.layout.clone();
-    let reader = std::thread::spawn(move || layout.read_both(&directory));
+    // What is given is looked at before time goes into compiling.
+    let init = match (&resumed, &options.init) {
+        (None, Some((path, fit))) => Some((checkpoint::read_model(path)?, fit)),
+        _ => None,
+    };
+    let directory = options.data.as_ref().unwrap_or(&settings.data.path);
+    let (train_data, test_data) = settings.data.layout.read_both(directory)?;
     let mut model = Model::for_training(&source, &settings, &device)?;
     let decay = model.decay_mask();
     let params = model.param_arena;
     let grads = model.grad_arena().ok_or_else(|| Error::Device("the model has no memory for gradients".to_owned()))?;
     let optimizer = Optimizer::new(&source, &settings.optimizer, &mut model.memory, params, grads, decay)?;
-    let (train_data, test_data) =
-        reader.join().map_err(|_| Error::Device("reading the data set failed".to_owned()))??;
 
     let loader = |data: Images, augment| Loader {
         data: Arc::new(data),
@@ -51,6 +53,18 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     let train_loader = loader(train_data, Some(settings.augment));
     let test_loader = loader(test_data, None);
 
+    if let Some(((file, tensors), fit)) = init {
+        let fitted = model.load(&file, tensors, fit)?;
+        if !options.quiet {
+            fitted.describe(&file).iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+
+    // Nothing in the directory is touched before all is known to be well.
+    let aside = if resumed.is_none() { set_aside(&options.out)? } else { None };
+    if let Some(to) = aside.filter(|_| !options.quiet) {
+        eprintln!("{} held a run, which is in {} now", options.out.display(), to.display());
+    }
     let mut trainer = Trainer {
         options,
         settings: &settings,
@@ -75,12 +89,6 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     };
     if let Some((path, checkpoint)) = resumed {
         trainer.restore(&path, checkpoint)?;
-    } else if let Some((path, fit)) = &options.init {
-        let (file, tensors) = checkpoint::read_model(path)?;
-        let fitted = trainer.model.load(&file, tensors, fit)?;
-        if !options.quiet {
-            fitted.describe(&file).iter().for_each(|line| eprintln!("{line}"));
-        }
     }
     trainer.run(&train_loader, &test_loader, begin)
 }
