@@ -3,11 +3,12 @@
 use crate::emit::{Emitter, op, storage_elem, vectorized};
 use cubecl::ir::dialect::general::ReinterpretCastOp;
 use cubecl::ir::dialect::memory::{IndexOp, LoadOp, StoreOp};
+use cubecl::ir::dialect::vector::VectorExtractDynamicOp;
 use cubecl::ir::pliron::r#type::Typed;
 use cubecl::ir::pliron::value::Value;
-use cubecl::ir::types::PointerType;
-use foveate_compiler::ir::Elem;
-use foveate_compiler::loops::Type;
+use cubecl::ir::types::{ArrayType, PointerType};
+use foveate_compiler::ir::{BinaryOp, Elem};
+use foveate_compiler::loops::{Local, Type};
 
 impl Emitter<'_> {
     /// The value behind a pointer.
@@ -106,6 +107,30 @@ impl Emitter<'_> {
             pointer = self.vector_pointer(pointer, ty);
         }
         self.store(pointer, self.stored(value, ty));
+    }
+
+    /// One lane of an array of vectors, a scalar I32 counting lanes from the array's first.
+    pub fn load_lane(&self, array: Value, local: &Local, index: Value) -> Value {
+        let Type { elem, lanes } = local.ty;
+        if lanes == 1 {
+            return self.load(self.element(array, self.index(index)));
+        }
+        if self.target.host && elem == Elem::F32 {
+            // Lanes lie in memory one after the other: the array of vectors is one of scalars.
+            let ctx = self.scope.ctx();
+            let space = array.get_type(ctx).deref(ctx).downcast_ref::<PointerType>().map(|p| p.address_space);
+            let space = space.expect("a local array is a pointer");
+            let scalars =
+                ArrayType::get(ctx, vectorized(ctx, storage_elem(elem), 1), local.len as usize * lanes as usize);
+            let ty = PointerType::get(ctx, scalars.into(), space).into();
+            let scalars = op!(self, ReinterpretCastOp, ty, array);
+            return self.load(self.element(scalars, self.index(index)));
+        }
+        let int = Type { elem: Elem::I32, lanes: 1 };
+        let width = self.constant(lanes as f64, Elem::I32);
+        let vector = self.load(self.element(array, self.index(self.binary(BinaryOp::Div, int, index, width))));
+        let lane = self.index(self.remainder(Elem::I32, index, width));
+        self.widen(op!(self, VectorExtractDynamicOp, vector, lane), elem)
     }
 
     /// An element a lane.

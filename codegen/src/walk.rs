@@ -153,6 +153,10 @@ impl Walk<'_> {
                 let position = emit.index(self.value(*index));
                 emit.load(emit.element(self.locals[local.0 as usize], position))
             }
+            Op::LoadLane { local, index } => {
+                let array = &self.kernel.locals[local.0 as usize];
+                emit.load_lane(self.locals[local.0 as usize], array, self.value(*index))
+            }
             Op::Extract(a, lane) => emit.extract(self.value(*a), self.ty(*a), *lane),
             Op::Fold(op, a) => emit.fold(*op, self.value(*a), self.ty(*a)),
         }

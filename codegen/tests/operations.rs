@@ -339,3 +339,51 @@ fn wrong_arguments_are_errors() {
     assert!(device.upload(&small, &[0; 8]).is_err());
     assert!("gpu".parse::<Backend>().is_err());
 }
+
+/// Vectors go into local arrays, single lanes come out in another order.
+#[test]
+fn lanes_of_local_arrays() {
+    let device = device();
+    for lanes in widths(&device) {
+        let (items, n) = (5, 3);
+        let len = items as usize * lanes as usize * n;
+        let mut b = Build::new("lanes", items);
+        let x = b.buffer("x", Elem::F32, len, false);
+        let y = b.buffer("y", Elem::F32, len, true);
+        let z = b.buffer("z", Elem::I32, len, true);
+        let (f, i, t) = (ty(Elem::F32, lanes), ty(Elem::I32, lanes), ty(Elem::Bool, lanes));
+        let (floats, ints, bools) = (b.local(f, n as u32), b.local(i, n as u32), b.local(t, n as u32));
+        let item = b.item();
+        let (zero, count, width) = (b.int(0), b.int(n as i32), b.int(lanes as i32));
+        let size = b.int((lanes as usize * n) as i32);
+        let first = b.bin(BinaryOp::Mul, item, size);
+        b.for_(zero, count, |b, k| {
+            let at = b.bin(BinaryOp::Mul, k, width);
+            let at = b.bin(BinaryOp::Add, at, first);
+            let v = b.load(x, at, lanes);
+            b.push(Stmt::StoreLocal { local: floats, index: k, value: v });
+            let base = b.splat(at, lanes);
+            let lane = b.op(i, Op::Lanes);
+            let own = b.bin(BinaryOp::Add, base, lane);
+            b.push(Stmt::StoreLocal { local: ints, index: k, value: own });
+            let nothing = b.float(0.0);
+            let nothing = b.splat(nothing, lanes);
+            let positive = b.bin(BinaryOp::Gt, v, nothing);
+            b.push(Stmt::StoreLocal { local: bools, index: k, value: positive });
+        });
+        b.for_(zero, size, |b, k| {
+            let one = b.int(1);
+            let back = b.bin(BinaryOp::Sub, size, k);
+            let back = b.bin(BinaryOp::Sub, back, one);
+            let to = b.bin(BinaryOp::Add, first, k);
+            let v = b.op(F32, Op::LoadLane { local: floats, index: back });
+            b.store(y, to, v);
+            let v = b.op(I32, Op::LoadLane { local: ints, index: back });
+            let p = b.op(BOOL, Op::LoadLane { local: bools, index: k });
+            let other = b.op(I32, Op::Select(p, v, k));
+            b.store(z, to, other);
+        });
+        let data = [noise(len, 1.0), BufferData::zeros(Elem::F32, len), BufferData::zeros(Elem::I32, len)];
+        compare(&device, &b.done(), &data, 0.0);
+    }
+}

@@ -204,6 +204,14 @@ impl Maker<'_> {
                 self.statement(&mut inner, depth + 1);
             }
             let kept = self.b.op(ty(Elem::F32, self.lanes), Op::LoadLocal { local: self.local, index: slot });
+            // One lane of the same vector, which differs from turn to turn.
+            let width = self.b.int(self.lanes as i32);
+            let lane = self.b.op(I32, Op::Rem(var, width));
+            let first = self.b.bin(BinaryOp::Mul, slot, width);
+            let place = self.b.bin(BinaryOp::Add, first, lane);
+            let one = self.b.op(F32, Op::LoadLane { local: self.local, index: place });
+            let one = self.b.splat(one, self.lanes);
+            let kept = self.b.bin(BinaryOp::Sub, kept, one);
             let old = self.b.get(self.acc);
             let p = self.pick(&inner.rounded);
             let new = self.b.op(ty(Elem::F32, self.lanes), Op::Fma(kept, p, old));

@@ -195,6 +195,7 @@ impl Text<'_> {
             Op::Load { buffer, index } => format!("{}[{}]", self.buffer(*buffer), v(index)),
             Op::Gather { buffer, index } => format!("{}[each {}]", self.buffer(*buffer), v(index)),
             Op::LoadLocal { local, index } => format!("{}[{}]", self.local(*local), v(index)),
+            Op::LoadLane { local, index } => format!("{}[lane {}]", self.local(*local), v(index)),
             Op::Extract(a, lane) => format!("{}.{lane}", v(a)),
             Op::Fold(op, a) => format!("fold {} {}", binary_text(*op).unwrap_or_else(|name| name), v(a)),
         }

@@ -141,6 +141,7 @@ enum Code {
     Load { dst: Slot, buffer: usize, index: Slot, lanes: usize },
     Gather { dst: Slot, buffer: usize, index: Slot, lanes: usize },
     LoadLocal { dst: Slot, local: usize, base: Slot, index: Slot, lanes: usize },
+    LoadLane { dst: Slot, local: usize, base: Slot, index: Slot, lanes: usize },
     Store { buffer: usize, index: Slot, value: Slot, lanes: usize },
     Scatter { buffer: usize, index: Slot, value: Slot, lanes: usize },
     StoreLocal { local: usize, base: Slot, index: Slot, value: Slot, lanes: usize },
@@ -253,6 +254,11 @@ impl<'a> Layout<'a> {
                 let (local, base) = self.local(*local);
                 Code::LoadLocal { dst, local, base, index: self.at(*index), lanes }
             }
+            Op::LoadLane { local, index } => {
+                let lanes = self.kernel.locals[local.0 as usize].ty.lanes as usize;
+                let (local, base) = self.local(*local);
+                Code::LoadLane { dst, local, base, index: self.at(*index), lanes }
+            }
             Op::Extract(a, lane) => Code::Copy { dst, a: self.at(*a) + *lane as usize, lanes: 1 },
             Op::Fold(op, a) => {
                 let run = binary(*op, elem);
@@ -320,14 +326,18 @@ impl Machine<'_> {
                 }
             }
             Code::LoadLocal { dst, local, base, index, lanes } => {
-                let at = self.local(*local, *index)?;
-                if self.written[*local][at] != self.item {
-                    return Err(format!("{} is read at {at} before it is written", self.local_name(*local)));
-                }
+                let at = self.local(*local, self.int(*index))?;
+                self.local_written(*local, at)?;
                 self.memory.copy_within(base + at * lanes..base + (at + 1) * lanes, *dst);
             }
+            Code::LoadLane { dst, local, base, index, lanes } => {
+                let element = self.int(*index);
+                let at = self.local(*local, element.div_euclid(*lanes as i32))?;
+                self.local_written(*local, at)?;
+                self.memory[*dst] = self.memory[base + element as usize];
+            }
             Code::StoreLocal { local, base, index, value, lanes } => {
-                let at = self.local(*local, *index)?;
+                let at = self.local(*local, self.int(*index))?;
                 self.written[*local][at] = self.item;
                 self.memory.copy_within(*value..*value + lanes, base + at * lanes);
             }
@@ -378,8 +388,15 @@ impl Machine<'_> {
         Err(format!("access {at}..{end} is outside {}, which has {len} elements", self.buffer_name(buffer)))
     }
 
-    fn local(&self, local: usize, index: Slot) -> Result<usize, String> {
-        let (at, len) = (self.int(index), self.written[local].len());
+    fn local_written(&self, local: usize, at: usize) -> Result<(), String> {
+        if self.written[local][at] == self.item {
+            return Ok(());
+        }
+        Err(format!("{} is read at {at} before it is written", self.local_name(local)))
+    }
+
+    fn local(&self, local: usize, at: i32) -> Result<usize, String> {
+        let len = self.written[local].len();
         if at >= 0 && (at as usize) < len {
             return Ok(at as usize);
         }
@@ -504,6 +521,29 @@ mod tests {
         kernel.body.remove(6);
         let error = run(&kernel, &mut buffers()).unwrap_err();
         assert!(error.contains("local l0.t is read at 1 before it is written"), "{error}");
+    }
+
+    /// `y[item] = lane number item + 1 of a local array of one vector`.
+    #[test]
+    fn reads_single_lanes_of_locals() {
+        let mut kernel = square(0, 3);
+        let (at, element) = (v(7), v(8));
+        kernel.values.extend([I, Type { elem: Elem::F32, lanes: 1 }]);
+        kernel.body.truncate(7);
+        kernel.body.extend([
+            Stmt::Let(at, Op::Binary(BinaryOp::Add, v(0), v(6))),
+            Stmt::Let(element, Op::LoadLane { local: LocalId(0), index: at }),
+            Stmt::Store { buffer: BufferId(1), index: v(0), value: element },
+        ]);
+        kernel.locals[0].len = 1;
+        let Stmt::Let(_, op) = &mut kernel.body[3] else { panic!("{:?}", kernel.body[3]) };
+        *op = int(0);
+        let mut data = buffers();
+        run(&kernel, &mut data).unwrap();
+        assert_eq!(data[1].as_f32().unwrap()[..3], [0.0, 1.0, 4.0], "\n{kernel}");
+        kernel.items = 5;
+        let error = run(&kernel, &mut data).unwrap_err();
+        assert!(error.contains("position 1 is outside local l0.t, which has 1"), "{error}");
     }
 
     #[test]

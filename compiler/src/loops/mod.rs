@@ -138,6 +138,9 @@ pub enum Op {
     Gather { buffer: BufferId, index: ValueId },
     /// A vector of a local array (index scalar I32).
     LoadLocal { local: LocalId, index: ValueId },
+    /// One lane of a local array, as a scalar: number `index` (scalar I32) of its elements, the lanes of vector 0 first, then those of
+    /// vector 1.
+    LoadLane { local: LocalId, index: ValueId },
     /// One lane of a vector, as a scalar.
     Extract(ValueId, u8),
     /// The lanes combined in a fixed order (a tree by halves), as a scalar: Add, Mul, Max or Min.

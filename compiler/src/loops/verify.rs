@@ -226,6 +226,10 @@ impl Checker<'_> {
                 self.result(want, self.local(*local)?)?;
                 self.expect(*index, I32)
             }
+            Op::LoadLane { local, index } => {
+                self.result(want, Type { lanes: 1, ..self.local(*local)? })?;
+                self.expect(*index, I32)
+            }
             Op::Extract(a, lane) => {
                 let ty = self.ty(*a)?;
                 if *lane >= ty.lanes {
