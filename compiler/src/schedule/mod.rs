@@ -1,6 +1,7 @@
 //! From the index IR to a graph of kernels: what is stored, what is fused, and the loop nest of each kernel.
 
 mod along;
+mod blocks;
 mod components;
 mod cost;
 mod emit;
@@ -11,9 +12,12 @@ pub mod host;
 mod keyed;
 mod lanes;
 mod rows;
+mod share;
 mod split;
 mod stages;
+mod steps;
 mod storage;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tile;
