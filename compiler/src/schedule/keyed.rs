@@ -8,7 +8,8 @@
 use super::emit::{I32, Scope};
 use super::expand::View;
 use super::groups::deep_reads;
-use super::rows::{self, Member, Put, Rows};
+use super::rows::{self, Member, Rows};
+use super::sweep::Put;
 use super::{Planner, tile};
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Clause, Elem, Expr, Index, Monoid, Node, Pred, Reduction, TensorId, VarId};
@@ -179,14 +180,13 @@ impl Sum {
                     rest = left;
                     s.bind(v, value);
                 }
-                let start = s.tile_start(tile, width, rows.lane_size);
-                s.bind(rows.lane, start);
-                let own = self.own_lanes(s, tile, start, rows);
-                body(s, &mut |s, _, at, value| {
+                s.bind_rows(rows, tile);
+                let own: Vec<Option<ValueId>> = (0..rows.block.vectors).map(|v| own_lanes(s, tile, rows, v)).collect();
+                body(s, &mut |s, _, at, value, vector| {
                     let key = self.key(at);
                     let index = s.index_per_lane(&key);
                     let index = s.binary(BinaryOp::Add, index, first);
-                    let value = match own {
+                    let value = match own[vector] {
                         Some(own) => s.select(own, value, zero),
                         None => value,
                     };
@@ -204,19 +204,6 @@ impl Sum {
             let (then, ()) = s.block(vector);
             s.push(Stmt::If { cond, then, otherwise: Vec::new() });
         });
-    }
-
-    /// The lanes that no tile before this one has; `None` if that is all of them. The last tile is shifted back to end with the rows.
-    fn own_lanes(&self, s: &mut Scope<'_>, tile: ValueId, start: ValueId, rows: &Rows) -> Option<ValueId> {
-        let width = s.lanes as usize;
-        if rows.lane_size.is_multiple_of(width) {
-            return None;
-        }
-        let step = s.int(width as i64);
-        let first = s.int_op(BinaryOp::Mul, tile, step);
-        let lanes = s.op(Op::Lanes, Type { lanes: s.lanes, ..I32 });
-        let place = s.binary(BinaryOp::Add, lanes, start);
-        Some(s.binary(BinaryOp::Ge, place, first))
     }
 
     /// The place of a result among the keys.
@@ -244,4 +231,27 @@ impl Sum {
         );
         Clause { vars: clause.vars.clone(), at: clause.at.clone(), body }
     }
+}
+
+/// The lanes of a tile's vector with rows that no tile before and no other vector has; `None` if that is all of them. The last tile is shifted back to
+/// end with the rows.
+fn own_lanes(s: &mut Scope<'_>, tile: ValueId, rows: &Rows, vector: usize) -> Option<ValueId> {
+    let block = rows.block;
+    let lanes = s.op(Op::Lanes, Type { lanes: s.lanes, ..I32 });
+    let mut conditions = Vec::new();
+    if !rows.lane_size.is_multiple_of(block.rows) {
+        let size = s.int(block.rows as i64);
+        let first = s.int_op(BinaryOp::Mul, tile, size);
+        let start = s.value_of(rows.lanes[vector]);
+        let place = s.binary(BinaryOp::Add, lanes, start);
+        conditions.push(s.binary(BinaryOp::Ge, place, first));
+    }
+    let own = block.own_lanes(vector);
+    for (op, bound) in [(BinaryOp::Ge, own.start), (BinaryOp::Lt, own.end)] {
+        if bound > 0 && bound < block.width {
+            let bound = s.int(bound as i64);
+            conditions.push(s.binary(op, lanes, bound));
+        }
+    }
+    conditions.into_iter().reduce(|a, b| s.binary(BinaryOp::And, a, b))
 }

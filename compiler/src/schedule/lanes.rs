@@ -17,7 +17,8 @@ const LOADED: f64 = 1.0;
 const GATHERED: f64 = 16.0;
 
 /// A read of a stored tensor by the members, with virtual tensors between them computed where they are read.
-struct Load {
+pub struct Load {
+    /// Its row-major position.
     address: Index,
     /// How often it happens in a row.
     times: f64,
@@ -36,6 +37,25 @@ pub fn choose(view: &mut View<'_>, facts: &Facts, members: &[Member], sizes: &[u
 /// What the loads of a row cost in a kernel with a row in every lane.
 pub fn row_cost(view: &mut View<'_>, facts: &Facts, members: &[Member], sizes: &[usize]) -> f64 {
     best(view, facts, members, sizes).map_or(f64::INFINITY, |(cost, ..)| cost / facts.lanes as f64)
+}
+
+/// Whether most loads are of values that all rows along the lanes share.
+pub fn shared(loads: &[Load], lanes: &[VarId]) -> bool {
+    let (mut shared, mut own) = (0.0, 0.0);
+    for l in loads {
+        if lanes.iter().any(|&v| l.address.uses(v)) {
+            own += if l.kept { l.distinct } else { l.times };
+        } else {
+            shared += l.times;
+        }
+    }
+    shared > own
+}
+
+/// The row-major position of an element.
+pub fn address(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Index {
+    let shape = view.shape(tensor);
+    at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold()
 }
 
 /// What a load costs with a variable (or none) along the lanes.
@@ -89,7 +109,8 @@ fn cost(l: &Load, lanes: &[VarId]) -> f64 {
     }
 }
 
-fn loads(view: &mut View<'_>, members: &[Member], rows: &[VarId]) -> Vec<Load> {
+/// All loads of the members.
+pub fn loads(view: &mut View<'_>, members: &[Member], rows: &[VarId]) -> Vec<Load> {
     let own: Vec<TensorId> = members.iter().map(|m| m.tensor).collect();
     let before = std::mem::replace(&mut view.row_vars, rows.to_vec());
     let mut found = Found { own, loads: Vec::new(), pending: Vec::new() };
@@ -140,9 +161,7 @@ impl Found {
                     self.walk(view, &body, times);
                 }
                 kept if !self.own.contains(tensor) => {
-                    let shape = view.shape(*tensor);
-                    let address =
-                        at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
+                    let address = address(view, *tensor, at);
                     let mut vars = Vec::new();
                     at.iter().for_each(|i| i.visit_vars(&mut |v| vars.push(v)));
                     vars.sort_unstable();

@@ -1,6 +1,7 @@
 //! From the index IR to a graph of kernels: what is stored, what is fused, and the loop nest of each kernel.
 
 mod along;
+mod blocks;
 mod components;
 mod cost;
 mod decisions;
@@ -15,9 +16,12 @@ mod panel;
 #[cfg(test)]
 mod panel_tests;
 mod rows;
+mod share;
 mod split;
 mod stages;
+mod steps;
 mod storage;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod tile;

@@ -5,14 +5,15 @@
 //! after the other, each from the stages, the stored tensors and the members before it. A softmax is three such members (maximum, sum, weighted sum), its
 //! gradient some more; nothing here knows that.
 
-use super::emit::{Scope, stored_elem};
+use super::blocks::{self, Block};
+use super::emit::Scope;
 use super::expand::View;
 use super::keyed::Sum;
-use super::stages::{self, Key, key, open};
-use super::{Facts, Planner, along, lanes};
+use super::steps::{Local, Plan};
+use super::{Facts, Planner, along, lanes, share, stages};
 use crate::ir::index::Sizes;
-use crate::ir::{Clause, Elem, Expr, Index, Node, TensorId, VarId};
-use crate::loops::{Kernel, Type, ValueId};
+use crate::ir::{Clause, Expr, Index, TensorId, VarId};
+use crate::loops::Kernel;
 use std::collections::HashMap;
 
 /// A member of a row kernel: a stored tensor, its clause, and which of its variables are the rows.
@@ -24,19 +25,6 @@ pub struct Member {
     pub clause: Clause,
     /// Its row variables, in the group's row order.
     pub rows: Vec<VarId>,
-}
-
-/// A local array for the values of a key.
-#[derive(Clone, Debug)]
-struct Stage {
-    tensor: TensorId,
-    vars: Vec<VarId>,
-    body: Expr,
-}
-
-enum Step {
-    Stage(Stage),
-    Member { tensor: TensorId, inner: Vec<VarId>, at: Vec<Index>, body: Expr, pin: Option<TensorId> },
 }
 
 /// The kernel of a group.
@@ -70,7 +58,11 @@ pub fn build(
     let first = &members[0];
     let sizes: Vec<usize> = first.rows.iter().map(|&v| view.size_of(v) as usize).collect();
     let lane_size: usize = lane_rows.iter().map(|&r| sizes[r]).product();
-    let mut width = 1 << lane_size.min(facts.lanes).ilog2();
+    let candidates = {
+        let loads = lanes::loads(view, members, &first.rows);
+        let lanes: Vec<VarId> = lane_rows.iter().map(|&r| first.rows[r]).collect();
+        blocks::candidates(facts, &loads, &lanes, lane_size)
+    };
 
     // Kernel variables: the lane and the other rows.
     let lane = view.var("lane", lane_size);
@@ -92,13 +84,6 @@ pub fn build(
 
     view.row_vars = row_vars.iter().flatten().copied().chain([lane]).collect();
 
-    // Bodies over kernel variables; `inner` are the members' own variables.
-    struct Local {
-        tensor: TensorId,
-        inner: Vec<VarId>,
-        at: Vec<Index>,
-        body: Expr,
-    }
     let locals: Vec<Local> = members
         .iter()
         .map(|m| {
@@ -113,32 +98,18 @@ pub fn build(
         })
         .collect();
 
-    // What to stage: narrower vectors if wide ones do not fit.
-    let roots: Vec<(Vec<VarId>, Expr)> = locals.iter().map(|m| (m.inner.clone(), m.body.clone())).collect();
-    let stage = loop {
-        let (stage, fits) = stages::choose(view, facts, lane, &roots, width, members);
-        if fits || width <= 4 {
-            break stage;
-        }
-        width /= 2;
-    };
-    view.aligned_lane = lane_size.is_multiple_of(width).then_some(lane);
-
-    // The steps in order: a stage stands before the first that reads it.
-    let mut plan = Plan { stage, staged: HashMap::new(), steps: Vec::new(), done: HashMap::new() };
-    for m in locals {
-        let body = plan.expand(view, &m.body);
-        let pin = m.inner.is_empty().then(|| view.function.new_tensor("row", view.elem(m.tensor), Vec::new(), None));
-        if let Some(pin) = pin {
-            plan.done.insert(m.tensor, (m.at.clone(), pin));
-        }
-        plan.steps.push(Step::Member { tensor: m.tensor, inner: m.inner, at: m.at, body, pin });
-    }
-
+    let mut plan = plan(view, facts, members, &locals, lane, &candidates, sum.is_none());
+    let block = plan.block;
+    let lanes: Vec<VarId> = (0..block.vectors).map(|_| view.var("lane", lane_size)).collect();
+    view.aligned_lane = block.aligned(lane_size).then_some(lanes[0]);
+    share::share(view, &mut plan.steps, block, plan.vec);
     let rows = Rows {
         lane,
+        lanes,
+        vec: plan.vec,
         lane_size,
-        tiles: lane_size.div_ceil(width),
+        block,
+        tiles: block.tiles(lane_size),
         outer: row_vars.iter().enumerate().filter_map(|(r, v)| Some(((*v)?, sizes[r], r))).collect(),
     };
     if let Some(sum) = &mut sum {
@@ -146,178 +117,73 @@ pub fn build(
     }
 
     let view = &*view;
-    let mut s = Scope::new(view.name(members[members.len() - 1].tensor), view, width as u8);
-    s.lane_var = Some(lane);
+    let mut s = Scope::new(view.name(members[members.len() - 1].tensor), view, block.width as u8);
+    s.lane_var = Some(rows.lanes[0]);
+    s.more_lanes = rows.lanes[1..].to_vec();
     if let Some(sum) = sum {
-        sum.emit(&mut s, &rows, &mut |s, put| emit(s, facts, &plan.steps, true, put));
+        sum.emit(&mut s, &rows, &mut |s, put| s.steps(&rows, facts, &plan.steps, true, put));
         return s.finish();
     }
     s.kernel.items = (rows.tiles * rows.outer.iter().map(|o| o.1).product::<usize>()) as u32;
     let item = s.item();
     let (tile, mut rest) = s.split_item(item, rows.tiles);
-    let start = s.tile_start(tile, width, lane_size);
-    s.bind(lane, start);
+    s.bind_rows(&rows, tile);
     for &(v, size, _) in rows.outer.iter().rev() {
         let (value, left) = s.split_item(rest, size);
         rest = left;
         s.bind(v, value);
     }
-    emit(&mut s, facts, &plan.steps, false, &mut |s, tensor, at, value| s.store(tensor, at, value));
+    s.steps(&rows, facts, &plan.steps, false, &mut |s, tensor, at, value, _| s.store(tensor, at, value));
     s.finish()
+}
+
+/// The steps for the first candidate whose stages fit, fewer and narrower vectors needing less memory.
+fn plan(
+    view: &mut View<'_>,
+    facts: &Facts,
+    members: &[Member],
+    locals: &[Local],
+    lane: VarId,
+    candidates: &[Block],
+    turn: bool,
+) -> Plan {
+    let roots: Vec<(Vec<VarId>, Expr)> = locals.iter().map(|m| (m.inner.clone(), m.body.clone())).collect();
+    let generous = share::generous(facts);
+    let mut out = None;
+    for &block in candidates {
+        for asked in [&generous, facts] {
+            let (stage, fits) = stages::choose(view, asked, lane, &roots, block.lanes(), members);
+            let vec = view.var("vector", block.vectors);
+            let mut plan = Plan::new(lane, vec, block, stage);
+            for m in locals {
+                plan.member(view, facts, m, turn);
+            }
+            let bytes = share::share(view, &mut plan.steps.clone(), block, vec);
+            if fits && bytes <= facts.local_bytes {
+                return plan;
+            }
+            if bytes <= facts.local_bytes {
+                out = Some(plan);
+            }
+        }
+    }
+    out.expect("a row kernel has a vector of rows")
 }
 
 /// The rows of a kernel: those along the lanes, in so many tiles, and the others.
 pub struct Rows {
-    /// The variable along the lanes.
+    /// The variable of a row, in bodies. It is bound to an item's first row.
     pub lane: VarId,
-    /// How many values it has.
+    /// What stands for it in each of an item's vectors.
+    pub lanes: Vec<VarId>,
+    /// The variable that numbers those vectors, in bodies.
+    pub vec: VarId,
+    /// How many rows there are along the lanes.
     pub lane_size: usize,
-    /// Vectors that cover them.
+    /// An item's rows.
+    pub block: Block,
+    /// Items that cover the rows along the lanes.
     pub tiles: usize,
     /// The other rows: variable, size, number among the members' rows.
     pub outer: Vec<(VarId, usize, usize)>,
-}
-
-/// What takes the value of a member at some indices.
-pub type Put<'p> = &'p mut dyn FnMut(&mut Scope<'_>, TensorId, &[Index], ValueId);
-
-/// Emits the steps; `put` takes the values of members, of every point just once if `once`.
-fn emit(s: &mut Scope<'_>, facts: &Facts, steps: &[Step], once: bool, put: Put<'_>) {
-    for step in steps {
-        match step {
-            Step::Stage(stage) => {
-                let elem = match stored_elem(s.view.elem(stage.tensor)) {
-                    Elem::U32 if s.view.elem(stage.tensor) == Elem::Bool => Elem::Bool,
-                    other => other,
-                };
-                let lanes = if s.varies(&stage.body) { s.lanes } else { 1 };
-                s.local(stage.tensor, Type { elem, lanes });
-                let at: Vec<Index> = stage.vars.iter().map(|&v| v.into()).collect();
-                s.sweep(&stage.vars, facts, &stage.body, &at, false, &mut |s, at, value| {
-                    s.store_local(stage.tensor, at, value)
-                });
-            }
-            Step::Member { tensor, inner, at, body, pin } => {
-                s.sweep(inner, facts, body, at, once, &mut |s, at, value| {
-                    let value = s.widen(value);
-                    put(s, *tensor, at, value);
-                    if let Some(pin) = pin {
-                        s.pin(*pin, value);
-                    }
-                });
-            }
-        }
-    }
-}
-
-impl Scope<'_> {
-    /// Evaluates `body` for all values of `vars`, several of the last one at a time, and gives each to `f` with its indices; some twice,
-    /// unless `once`.
-    fn sweep(
-        &mut self,
-        vars: &[VarId],
-        facts: &Facts,
-        body: &Expr,
-        at: &[Index],
-        once: bool,
-        f: &mut dyn FnMut(&mut Self, &[Index], ValueId),
-    ) {
-        let Some((&last, outer)) = vars.split_last() else {
-            let value = self.eval(body);
-            return f(self, at, value);
-        };
-        let size = self.view.size_of(last) as usize;
-        let most = if matches!(&*body.node, Node::Reduce(_)) || along::has_reduce(body) {
-            (facts.registers * 2 / 5).max(2)
-        } else {
-            2
-        };
-        // The widest step that wastes least.
-        let step = (1..=size.min(most)).rev().min_by_key(|&n| size.div_ceil(n) * n * 4 + size.div_ceil(n)).unwrap_or(1);
-        let mut points = |s: &mut Self, n: usize| {
-            let (mut bodies, mut places) = (Vec::new(), Vec::new());
-            for n in 0..n {
-                let sub = |v: VarId| (v == last).then(|| Index::from(last).plus(n as i64));
-                bodies.push(body.subst_vars(&sub, s.view));
-                places.push(at.iter().map(|i| i.subst(&sub, s.view)).collect::<Vec<_>>());
-            }
-            for (value, at) in s.eval_many(&bodies).into_iter().zip(&places) {
-                f(s, at, value);
-            }
-        };
-        let (steps, rest) = if once { (size / step, size % step) } else { (size.div_ceil(step), 0) };
-        self.loops(outer, &mut |s| {
-            s.for_loop(last, steps, |s| {
-                if step > 1 {
-                    let counter = s.value_of(last);
-                    let start = s.tile_start(counter, step, size);
-                    s.bind(last, start);
-                }
-                points(s, step);
-            });
-            if rest > 0 {
-                let start = s.int((steps * step) as i64);
-                s.bind(last, start);
-                points(s, rest);
-            }
-        });
-    }
-}
-
-struct Plan {
-    stage: Vec<Key>,
-    staged: HashMap<Key, TensorId>,
-    steps: Vec<Step>,
-    /// Members without inner variables: where they stand, and the tensor that is pinned to their value.
-    done: HashMap<TensorId, (Vec<Index>, TensorId)>,
-}
-
-impl Plan {
-    /// Inlines what is virtual and reads stages for what is staged, adding the stages that are new.
-    fn expand(&mut self, view: &mut View<'_>, body: &Expr) -> Expr {
-        let mut this = std::mem::replace(
-            self,
-            Plan { stage: Vec::new(), staged: HashMap::new(), steps: Vec::new(), done: HashMap::new() },
-        );
-        let out = view.expand(body, &mut |view, tensor, at| this.hold(view, tensor, at));
-        *self = this;
-        out
-    }
-
-    fn hold(&mut self, view: &mut View<'_>, tensor: TensorId, at: &[Index]) -> Option<Expr> {
-        if let Some((row, pin)) = self.done.get(&tensor)
-            && row == at
-        {
-            return Some(Expr::read(view.elem(tensor), *pin, Vec::new()));
-        }
-        let (key, inner) = key(view, tensor, at)?;
-        if !self.stage.contains(&key) {
-            return None;
-        }
-        let array = match self.staged.get(&key) {
-            Some(&t) => t,
-            None => {
-                let stage = self.new_stage(view, &key);
-                let t = stage.tensor;
-                self.staged.insert(key, t);
-                self.steps.push(Step::Stage(stage));
-                t
-            }
-        };
-        Some(Expr::read(view.elem(tensor), array, inner))
-    }
-
-    fn new_stage(&mut self, view: &mut View<'_>, key: &Key) -> Stage {
-        let (vars, at) = open(view, key);
-        let dims = vars.iter().map(|&v| view.function.var(v).axis).collect();
-        let name = format!("{}.stage", view.name(key.0));
-        let tensor = view.function.new_tensor(name, view.elem(key.0), dims, None);
-        let body = if view.is_virtual(key.0) {
-            let body = view.body_at(key.0, &at);
-            self.expand(view, &body)
-        } else {
-            Expr::read(view.elem(key.0), key.0, at)
-        };
-        Stage { tensor, vars, body }
-    }
 }

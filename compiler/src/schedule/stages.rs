@@ -4,6 +4,7 @@
 use super::Facts;
 use super::cost::{expr_cost, points};
 use super::expand::View;
+use super::lanes;
 use super::rows::Member;
 use crate::ir::index::Sizes;
 use crate::ir::{Atom, Expr, Index, Node, TensorId, VarId};
@@ -73,7 +74,7 @@ pub fn key(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Option<(Key, Vec<
     (!own.is_empty()).then_some(((tensor, parts), own))
 }
 
-/// Which keys are worth a local array, and whether all of those fit.
+/// Which keys are worth a local array of `width` lanes a place, and whether all of those fit.
 pub fn choose(
     view: &mut View<'_>,
     facts: &Facts,
@@ -126,8 +127,7 @@ pub fn choose(
         }
         let (vars, at) = open(view, key);
         let size = points(&view.axes, &view.function, &vars) as f64;
-        let shape = view.shape(key.0);
-        let address = at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
+        let address = lanes::address(view, key.0, &at);
         let apart = address.uses(lane) && address.coefficient(lane) != 1;
         let need = size as usize * width * 4;
         if apart && *times > 1.5 * size && bytes + need <= facts.local_bytes {

@@ -158,7 +158,16 @@ impl Scope<'_> {
         let data = if address.is_data() { Speculation::Lanes } else { Speculation::None };
         let doubt = own.max(above).max(data);
         let checked = doubt != Speculation::None;
-        let value = if let Some(&local) = self.locals.get(tensor) {
+        let value = if let Some(&local) = self.single.get(tensor) {
+            let Position::Uniform(mut index) = self.position(&address) else {
+                unreachable!("lanes are taken one by one")
+            };
+            if checked {
+                index = self.clamp_address(index, len - 1);
+            }
+            let ty = self.kernel.locals[local.0 as usize].ty;
+            self.op(Op::LoadLane { local, index }, Type { lanes: 1, ..ty })
+        } else if let Some(&local) = self.locals.get(tensor) {
             let p = self.position(&address);
             let Position::Uniform(mut index) = p else { unreachable!("local arrays are indexed by uniform positions") };
             if checked {
@@ -357,7 +366,7 @@ impl Scope<'_> {
 
     /// Whether a value over kernel variables differs between lanes. Held tensors always count as if they did.
     pub fn varies(&self, expr: &Expr) -> bool {
-        let mut found = self.lane_var.is_some_and(|l| expr.uses(l));
+        let mut found = self.lane_var.iter().chain(&self.more_lanes).any(|&l| expr.uses(l));
         expr.visit_reads(&mut |t, _| {
             found |= self.locals.get(&t).is_some_and(|l| self.kernel.locals[l.0 as usize].ty.lanes > 1);
             found |= self.pinned.get(&t).is_some_and(|&v| self.ty(v).lanes > 1);

@@ -83,7 +83,7 @@ impl Scope<'_> {
         match atom {
             Atom::Var(v) => {
                 let value = *self.bound.get(v).expect("kernel variables are bound before use");
-                if self.lane_var == Some(*v) { Position::Strided(value, 1) } else { Position::Uniform(value) }
+                if self.is_lane(*v) { Position::Strided(value, 1) } else { Position::Uniform(value) }
             }
             Atom::Data(e) => {
                 let value = self.eval(e);
@@ -116,9 +116,9 @@ impl Scope<'_> {
         // Lanes that start at a multiple of the width and stay within one period keep their stride.
         if let Position::Strided(v, 1) = inner
             && c % i64::from(self.lanes) == 0
-            && self
-                .lane_var
-                .is_some_and(|v| (self.along || self.view.aligned_lane == Some(v)) && aligned(e, v, self.lanes))
+            && (self.along || (self.lane_var.is_some() && self.view.aligned_lane == self.lane_var))
+            && let Some(lane) = self.lane_var.iter().chain(&self.more_lanes).find(|&&v| e.uses(v))
+            && aligned(e, *lane, self.lanes)
         {
             let v = self.quotient(v, c, shift, remainder);
             return if remainder { Position::Strided(v, 1) } else { Position::Uniform(v) };

@@ -12,7 +12,7 @@ mod reduce;
 use super::expand::View;
 use crate::ir::{BinaryOp, Elem, Expr, Pred, TensorId, VarId, index::Sizes};
 use crate::loops::{Block, Buffer, BufferId, Kernel, Local, LocalId, Op, RegId, Stmt, Type, ValueId};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A kernel under construction.
 pub struct Scope<'a> {
@@ -24,12 +24,18 @@ pub struct Scope<'a> {
     pub lanes: u8,
     /// The lane variable.
     pub lane_var: Option<VarId>,
+    /// Other variables whose value is their scalar plus the lane.
+    pub more_lanes: Vec<VarId>,
     /// Whether vectors run along the rows: then the lane variable changes, and sums without one get theirs.
     pub along: bool,
     /// Which buffer holds which tensor.
     buffers: HashMap<TensorId, BufferId>,
     /// Which local array holds which staged tensor.
     locals: HashMap<TensorId, LocalId>,
+    /// Local arrays that are not written any more.
+    filled: HashSet<LocalId>,
+    /// Tensors for the single lanes of local arrays of vectors.
+    single: HashMap<TensorId, LocalId>,
     /// Tensors whose one value (at the kernel's row) is at hand.
     pinned: HashMap<TensorId, ValueId>,
     /// Scalar values of kernel variables.
@@ -85,9 +91,12 @@ impl<'a> Scope<'a> {
             kernel,
             lanes,
             lane_var: None,
+            more_lanes: Vec::new(),
             along: false,
             buffers: HashMap::new(),
             locals: HashMap::new(),
+            filled: HashSet::new(),
+            single: HashMap::new(),
             pinned: HashMap::new(),
             bound: HashMap::new(),
             ints: HashMap::new(),
@@ -139,6 +148,32 @@ impl<'a> Scope<'a> {
         id
     }
 
+    /// From now on, the tensor's local array is only read.
+    pub fn filled(&mut self, tensor: TensorId) {
+        self.filled.insert(self.locals[&tensor]);
+    }
+
+    /// Gives a tensor the local array of another one.
+    pub fn take_over(&mut self, from: TensorId, to: TensorId) {
+        let array = self.locals[&from];
+        self.locals.insert(to, array);
+        self.filled.remove(&array);
+        // What was loaded from it is not what will be there.
+        let other =
+            |op: &Op| !matches!(op, Op::LoadLocal { local, .. } | Op::LoadLane { local, .. } if *local == array);
+        self.blocks.iter_mut().for_each(|open| open.ops.retain(|(op, _), _| other(op)));
+    }
+
+    /// From now on, `lanes` stands for the single lanes of the local array of a tensor; its last dimension goes through those of its last.
+    pub fn single_lanes(&mut self, array: TensorId, lanes: TensorId) {
+        self.single.insert(lanes, self.locals[&array]);
+    }
+
+    /// Whether a variable's value is its scalar plus the lane.
+    pub(super) fn is_lane(&self, var: VarId) -> bool {
+        self.lane_var == Some(var) || self.more_lanes.contains(&var)
+    }
+
     /// From now on, reads of the tensor give this value.
     pub fn pin(&mut self, tensor: TensorId, value: ValueId) {
         self.pinned.insert(tensor, value);
@@ -162,7 +197,8 @@ impl<'a> Scope<'a> {
     /// Emits an operation, or gives the value of an equal one that is visible.
     pub fn op(&mut self, op: Op, ty: Type) -> ValueId {
         let pure = match &op {
-            Op::Get(_) | Op::LoadLocal { .. } | Op::LoadLane { .. } => false,
+            Op::Get(_) => false,
+            Op::LoadLocal { local, .. } | Op::LoadLane { local, .. } => self.filled.contains(local),
             Op::Load { buffer, .. } | Op::Gather { buffer, .. } => !self.kernel.buffers[buffer.0 as usize].written,
             _ => true,
         };

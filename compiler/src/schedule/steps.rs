@@ -1,0 +1,366 @@
+//! What a row kernel does, in order: stages are filled, members computed.
+//!
+//! Bodies are written for one row, the kernel variable `lane`, and stages have a last dimension for the item's vectors, read at the variable `vec`.
+//! A step is done for all rows of an item at once, a row in every lane, unless it is *turned*: then vectors run along the last variable of its own
+//! and rows are gone through one by one, taken out of the lanes of what is staged.
+
+use super::blocks::Block;
+use super::expand::View;
+use super::stages::{Key, key, open};
+use super::{Facts, along, lanes};
+use crate::ir::index::Sizes;
+use crate::ir::{Expr, Index, Node, TensorId, VarId};
+use std::collections::HashMap;
+
+/// A local array for the values of a key.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// What stands for it: the key's own dimensions, and the item's vectors if it differs between rows.
+    pub tensor: TensorId,
+    /// Variables for the key's own dimensions.
+    pub vars: Vec<VarId>,
+    /// The value there.
+    pub body: Expr,
+    /// Whether it differs between rows.
+    pub varies: bool,
+    /// The stage whose array it has; its own, or one that is not read any more.
+    pub array: TensorId,
+    /// Whether no place may be filled twice.
+    pub once: bool,
+}
+
+/// Something that a row kernel does.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Fills a local array.
+    Stage(Stage),
+    /// Computes a member, with a row in every lane.
+    Member {
+        /// What it defines.
+        tensor: TensorId,
+        /// Its own variables.
+        inner: Vec<VarId>,
+        /// The element.
+        at: Vec<Index>,
+        /// The element's value.
+        body: Expr,
+        /// What stands for the value in the members after it, if it has no variables of its own.
+        pin: Option<TensorId>,
+    },
+    /// Computes a member, with vectors along its last variable.
+    Turned(Turned),
+}
+
+/// A member with vectors along its last variable.
+#[derive(Clone, Debug)]
+pub struct Turned {
+    /// What it defines.
+    pub tensor: TensorId,
+    /// Its own variables but the last.
+    pub outer: Vec<VarId>,
+    /// The last one.
+    pub along: VarId,
+    /// What stands for the last one in each vector.
+    pub vectors: Vec<VarId>,
+    /// How far it is from the first vector to each.
+    pub offsets: Vec<usize>,
+    /// What stands for the kernel's row in each of the rows that are computed together.
+    pub rows: Vec<VarId>,
+    /// Where the lanes of staged values have the row.
+    pub place: VarId,
+    /// The same for each of the rows that are computed together.
+    pub places: Vec<VarId>,
+    /// The element.
+    pub at: Vec<Index>,
+    /// The element's value.
+    pub body: Expr,
+    /// The lanes of local arrays, by what stands for them.
+    pub lanes: Vec<(TensorId, TensorId)>,
+}
+
+/// A member over the kernel's variables.
+#[derive(Clone, Debug)]
+pub struct Local {
+    /// What it defines.
+    pub tensor: TensorId,
+    /// Its own variables.
+    pub inner: Vec<VarId>,
+    /// The element.
+    pub at: Vec<Index>,
+    /// The element's value.
+    pub body: Expr,
+}
+
+/// The steps of a kernel as they are found.
+pub struct Plan {
+    /// The variables of a row and of an item's vectors.
+    pub lane: VarId,
+    /// The variable that numbers an item's vectors.
+    pub vec: VarId,
+    /// An item's rows.
+    pub block: Block,
+    /// What is staged.
+    pub stage: Vec<Key>,
+    /// The steps so far; a stage stands before the first that reads it.
+    pub steps: Vec<Step>,
+    staged: HashMap<Key, TensorId>,
+    /// Local arrays that differ between rows, with what stands for their single lanes.
+    varying: HashMap<TensorId, Option<TensorId>>,
+    /// Members without inner variables: where they stand, and what stands for their value.
+    done: HashMap<TensorId, (Vec<Index>, TensorId)>,
+}
+
+impl Plan {
+    /// No steps yet.
+    pub fn new(lane: VarId, vec: VarId, block: Block, stage: Vec<Key>) -> Plan {
+        Plan {
+            lane,
+            vec,
+            block,
+            stage,
+            steps: Vec::new(),
+            staged: HashMap::new(),
+            varying: HashMap::new(),
+            done: HashMap::new(),
+        }
+    }
+
+    /// Adds a member, turned if that is cheaper; `turn`: whether it may be.
+    pub fn member(&mut self, view: &mut View<'_>, facts: &Facts, member: &Local, turn: bool) {
+        let Local { tensor, inner, at, body } = member.clone();
+        let body = self.expand(view, &body);
+        if turn && let Some(turned) = self.turned(view, facts, tensor, &inner, &at, &body) {
+            self.steps.push(Step::Turned(turned));
+            return;
+        }
+        let pin = inner.is_empty().then(|| {
+            let axis = view.function.var(self.vec).axis;
+            view.function.new_tensor("row", view.elem(tensor), vec![axis], None)
+        });
+        if let Some(pin) = pin {
+            self.done.insert(tensor, (at.clone(), pin));
+            self.varying.insert(pin, None);
+        }
+        self.steps.push(Step::Member { tensor, inner, at, body, pin });
+    }
+
+    /// Inlines what is virtual and reads stages for what is staged, adding the stages that are new.
+    fn expand(&mut self, view: &mut View<'_>, body: &Expr) -> Expr {
+        let mut this = std::mem::replace(self, Plan::new(self.lane, self.vec, self.block, Vec::new()));
+        let out = view.expand(body, &mut |view, tensor, at| this.hold(view, tensor, at));
+        *self = this;
+        out
+    }
+
+    fn hold(&mut self, view: &mut View<'_>, tensor: TensorId, at: &[Index]) -> Option<Expr> {
+        if let Some((row, pin)) = self.done.get(&tensor)
+            && row == at
+        {
+            return Some(Expr::read(view.elem(tensor), *pin, vec![self.vec.into()]));
+        }
+        let (key, mut inner) = key(view, tensor, at)?;
+        if !self.stage.contains(&key) {
+            return None;
+        }
+        let array = match self.staged.get(&key) {
+            Some(&t) => t,
+            None => {
+                let stage = self.new_stage(view, &key);
+                let t = stage.tensor;
+                self.staged.insert(key, t);
+                self.steps.push(Step::Stage(stage));
+                t
+            }
+        };
+        if self.varying.contains_key(&array) {
+            inner.push(self.vec.into());
+        }
+        Some(Expr::read(view.elem(tensor), array, inner))
+    }
+
+    fn new_stage(&mut self, view: &mut View<'_>, key: &Key) -> Stage {
+        let (vars, at) = open(view, key);
+        let body = if view.is_virtual(key.0) {
+            let body = view.body_at(key.0, &at);
+            self.expand(view, &body)
+        } else {
+            Expr::read(view.elem(key.0), key.0, at)
+        };
+        let varies = self.varies(&body);
+        let own = vars.iter().copied().chain(varies.then_some(self.vec));
+        let dims = own.map(|v| view.function.var(v).axis).collect();
+        let name = format!("{}.stage", view.name(key.0));
+        let tensor = view.function.new_tensor(name, view.elem(key.0), dims, None);
+        if varies {
+            self.varying.insert(tensor, None);
+        }
+        Stage { tensor, vars, body, varies, array: tensor, once: false }
+    }
+
+    /// Whether a body differs between rows.
+    fn varies(&self, body: &Expr) -> bool {
+        let mut found = body.uses(self.lane);
+        body.visit_reads(&mut |t, _| found |= self.varying.contains_key(&t));
+        found
+    }
+
+    /// The member with vectors along its last variable, if that can be done and costs less.
+    fn turned(
+        &mut self,
+        view: &mut View<'_>,
+        facts: &Facts,
+        tensor: TensorId,
+        inner: &[VarId],
+        at: &[Index],
+        body: &Expr,
+    ) -> Option<Turned> {
+        let (&along, outer) = inner.split_last()?;
+        let (size, width) = (view.size_of(along) as usize, self.block.width);
+        if size < width {
+            return None;
+        }
+        let shape = Shape::of(facts, self.block, size);
+        let reads = self.reads(view, body, 1.0);
+        let stores = lanes::address(view, tensor, at);
+        let turned = self.turned_cost(&reads, &stores, along, &shape)?;
+        if turned >= self.lanes_cost(&reads, &stores, along, facts, body) {
+            return None;
+        }
+
+        let place = view.var("place", self.block.lanes());
+        let mut views = Vec::new();
+        let body = view.expand(body, &mut |view, t, at| {
+            let lanes = self.single_lanes(view, t)?;
+            if !views.contains(&(t, lanes)) {
+                views.push((t, lanes));
+            }
+            let mut at = at.to_vec();
+            *at.last_mut()? = place.into();
+            Some(Expr::read(view.elem(t), lanes, at))
+        });
+        let row = view.size_of(self.lane) as usize;
+        Some(Turned {
+            tensor,
+            outer: outer.to_vec(),
+            along,
+            vectors: (0..shape.vectors).map(|_| view.var("along", size)).collect(),
+            offsets: (0..shape.vectors).map(|n| (n * width).min(shape.span - width)).collect(),
+            rows: (0..shape.rows).map(|_| view.var("row", row)).collect(),
+            place,
+            places: (0..shape.rows).map(|_| view.var("place", self.block.lanes())).collect(),
+            at: at.to_vec(),
+            body,
+            lanes: views,
+        })
+    }
+
+    /// What stands for the single lanes of a local array that differs between rows.
+    fn single_lanes(&mut self, view: &mut View<'_>, array: TensorId) -> Option<TensorId> {
+        let lanes = self.varying.get_mut(&array)?;
+        if lanes.is_none() {
+            let mut dims = view.function.tensor(array).dims.clone();
+            let place = view.var("place", self.block.lanes());
+            *dims.last_mut()? = view.function.var(place).axis;
+            *lanes = Some(view.function.new_tensor(view.name(array), view.elem(array), dims, None));
+        }
+        *lanes
+    }
+
+    fn reads(&self, view: &View<'_>, e: &Expr, times: f64) -> Vec<Read> {
+        let mut out = Vec::new();
+        match &*e.node {
+            Node::Reduce(r) => {
+                let n: f64 = r.vars.iter().map(|&v| view.size_of(v) as f64).product();
+                return self.reads(view, &r.body, times * n);
+            }
+            Node::Read { tensor, at, .. } => out.push(Read {
+                address: lanes::address(view, *tensor, at),
+                staged: self.varying.contains_key(tensor),
+                times,
+            }),
+            _ => {}
+        }
+        e.for_each_child(&mut |c| out.extend(self.reads(view, c, times)));
+        out
+    }
+
+    /// The loads and stores for a vector's worth of elements, vectors running along a variable; `None` if that cannot be done.
+    fn turned_cost(&self, reads: &[Read], stores: &Index, along: VarId, shape: &Shape) -> Option<f64> {
+        let (rows, vectors) = (shape.rows as f64, shape.vectors as f64);
+        let mut cost = lanes::load_cost(stores, Some(along)).max(1.0);
+        for r in reads {
+            let (row, own) = (r.staged || r.address.uses(self.lane), r.address.uses(along));
+            if r.staged && own {
+                return None;
+            }
+            let load = if own { lanes::load_cost(&r.address, Some(along)) } else { 1.0 };
+            cost += r.times * load / if row { 1.0 } else { rows } / if own { 1.0 } else { vectors };
+        }
+        Some(cost * shape.waste)
+    }
+
+    /// The same with a row in every lane.
+    fn lanes_cost(&self, reads: &[Read], stores: &Index, along: VarId, facts: &Facts, body: &Expr) -> f64 {
+        let (points, vectors) = (points(facts, self.block, along::has_reduce(body)) as f64, self.block.vectors as f64);
+        let mut cost = lanes::load_cost(stores, Some(self.lane)).max(1.0);
+        for r in reads {
+            let (row, own) = (r.staged || r.address.uses(self.lane), r.address.uses(along));
+            let load = if row && !r.staged { lanes::load_cost(&r.address, Some(self.lane)) } else { 1.0 };
+            cost += r.times * load / if row { 1.0 } else { vectors } / if own { 1.0 } else { points };
+        }
+        cost * self.block.lanes() as f64 / self.block.rows as f64
+    }
+}
+
+/// A read in a body, and how often it happens.
+struct Read {
+    address: Index,
+    staged: bool,
+    times: f64,
+}
+
+/// Points of a step's last variable that are computed together, for each vector of an item.
+pub fn points(facts: &Facts, block: Block, sums: bool) -> usize {
+    match (sums, block.vectors) {
+        (false, _) => 2,
+        (true, 1) => (facts.registers * 2 / 5).max(2),
+        (true, n) => (facts.registers.saturating_sub(n + 1) / n).max(2),
+    }
+}
+
+/// How many rows and vectors of a turned member are computed together.
+struct Shape {
+    rows: usize,
+    vectors: usize,
+    /// Elements that the vectors cover.
+    span: usize,
+    /// Elements that are computed for each that is needed.
+    waste: f64,
+}
+
+impl Shape {
+    fn of(facts: &Facts, block: Block, size: usize) -> Shape {
+        let needed = size.div_ceil(block.width);
+        let mut best: Option<(f64, Shape)> = None;
+        for vectors in 1..=needed.min(8) {
+            for rows in 1..=block.own().min(16) {
+                // All but one of the device's, of which a tile may usually fill seven of eight.
+                if rows * vectors + vectors + 2 > (facts.registers * 8 / 7).max(4) {
+                    break;
+                }
+                let of_rows = (block.own().div_ceil(rows) * rows * block.vectors) as f64 / block.rows as f64;
+                let of_vectors = (needed.div_ceil(vectors) * vectors * block.width) as f64 / size as f64;
+                let waste = of_rows * of_vectors;
+                // A vector is more often far away than what is staged.
+                let loads = (rows as f64 + 2.0 * vectors as f64) / (rows * vectors) as f64;
+                // A multiply-add takes as long as two loads at hand, but has to wait for its own last one.
+                let few = (8.0 / (rows * vectors) as f64).max(1.0);
+                let cost = waste * (1.0 + 0.2 * loads).max(loads * 1.2) * few;
+                if best.as_ref().is_none_or(|(c, _)| cost < *c) {
+                    best = Some((cost, Shape { rows, vectors, span: (vectors * block.width).min(size), waste }));
+                }
+            }
+        }
+        best.map_or(Shape { rows: 1, vectors: 1, span: block.width, waste: 1.0 }, |(_, shape)| shape)
+    }
+}

@@ -1,0 +1,219 @@
+//! Emits the steps of a row kernel: loops over their variables, several points at a time.
+
+use super::Facts;
+use super::along;
+use super::emit::{Scope, stored_elem};
+use super::rows::Rows;
+use super::steps::{Stage, Step, Turned, points};
+use crate::ir::index::Sizes;
+use crate::ir::{BinaryOp, Elem, Expr, Index, TensorId, VarId};
+use crate::loops::{Type, ValueId};
+
+/// What takes the value of a member at some indices, for the vector of that number.
+pub type Put<'p> = &'p mut dyn FnMut(&mut Scope<'_>, TensorId, &[Index], ValueId, usize);
+
+impl Scope<'_> {
+    /// Binds what stands for the rows to the rows of a tile.
+    pub fn bind_rows(&mut self, rows: &Rows, tile: ValueId) {
+        let start = self.tile_start(tile, rows.block.rows, rows.lane_size);
+        self.bind(rows.lane, start);
+        for (n, &lane) in rows.lanes.iter().enumerate() {
+            let offset = self.int(rows.block.offset(n) as i64);
+            let first = self.int_op(BinaryOp::Add, start, offset);
+            self.bind(lane, first);
+        }
+    }
+
+    /// Emits the steps; `put` takes the values of members, of every point just once if `once`.
+    pub fn steps(&mut self, rows: &Rows, facts: &Facts, steps: &[Step], once: bool, put: Put<'_>) {
+        for step in steps {
+            match step {
+                Step::Stage(stage) => self.stage(rows, facts, stage),
+                Step::Member { tensor, inner, at, body, pin } => {
+                    if let Some(pin) = pin {
+                        self.local(*pin, Type { elem: local_elem(self.view.elem(*tensor)), lanes: self.lanes });
+                    }
+                    let sweep = Sweep { vars: inner, body, at, once, vectors: rows.block.vectors };
+                    self.sweep(rows, facts, &sweep, &mut |s, at, value, vector| {
+                        let value = s.widen(value);
+                        put(s, *tensor, at, value, vector);
+                        if let Some(pin) = pin {
+                            s.store_local(*pin, &[Index::from(vector as i64)], value);
+                        }
+                    });
+                    pin.iter().for_each(|pin| self.filled(*pin));
+                }
+                Step::Turned(turned) => self.turned(rows, turned),
+            }
+        }
+    }
+
+    fn stage(&mut self, rows: &Rows, facts: &Facts, stage: &Stage) {
+        let lanes = if stage.varies { self.lanes } else { 1 };
+        let ty = Type { elem: local_elem(self.view.elem(stage.tensor)), lanes };
+        if stage.array == stage.tensor {
+            self.local(stage.tensor, ty);
+        } else {
+            self.take_over(stage.array, stage.tensor);
+        }
+        let mut at: Vec<Index> = stage.vars.iter().map(|&v| v.into()).collect();
+        if stage.varies {
+            at.push(rows.vec.into());
+        }
+        let vectors = if stage.varies { rows.block.vectors } else { 1 };
+        let sweep = Sweep { vars: &stage.vars, body: &stage.body, at: &at, once: stage.once, vectors };
+        self.sweep(rows, facts, &sweep, &mut |s, at, value, _| s.store_local(stage.tensor, at, value));
+        self.filled(stage.tensor);
+    }
+
+    /// Evaluates a body for all values of its variables, several of the last one at a time, and for all vectors of an item; gives each to `f` with its
+    /// indices and the number of the vector.
+    fn sweep(
+        &mut self,
+        rows: &Rows,
+        facts: &Facts,
+        sweep: &Sweep<'_>,
+        f: &mut dyn FnMut(&mut Self, &[Index], ValueId, usize),
+    ) {
+        let last = sweep.vars.last().copied();
+        let mut points_of = |s: &mut Self, n: usize| {
+            let (mut bodies, mut places) = (Vec::new(), Vec::new());
+            for n in 0..n {
+                for vector in 0..sweep.vectors {
+                    let sub = |v: VarId| match v {
+                        v if Some(v) == last => (n > 0).then(|| Index::from(v).plus(n as i64)),
+                        v if v == rows.lane => Some(rows.lanes[vector].into()),
+                        v if v == rows.vec => Some(Index::from(vector as i64)),
+                        _ => None,
+                    };
+                    bodies.push(sweep.body.subst_vars(&sub, s.view));
+                    let at: Vec<Index> = sweep.at.iter().map(|i| i.subst(&sub, s.view)).collect();
+                    places.push((at, vector));
+                }
+            }
+            for (value, (at, vector)) in s.eval_many(&bodies).into_iter().zip(&places) {
+                f(s, at, value, *vector);
+            }
+        };
+        let Some((&last, outer)) = sweep.vars.split_last() else { return points_of(self, 1) };
+        let size = self.view.size_of(last) as usize;
+        let most = points(facts, rows.block, along::has_reduce(sweep.body));
+        // The widest step that wastes least.
+        let step = (1..=size.min(most)).rev().min_by_key(|&n| size.div_ceil(n) * n * 4 + size.div_ceil(n)).unwrap_or(1);
+        let (steps, rest) = if sweep.once { (size / step, size % step) } else { (size.div_ceil(step), 0) };
+        self.loops(outer, &mut |s| {
+            s.for_loop(last, steps, |s| {
+                if step > 1 {
+                    let counter = s.value_of(last);
+                    let start = s.tile_start(counter, step, size);
+                    s.bind(last, start);
+                }
+                points_of(s, step);
+            });
+            if rest > 0 {
+                let start = s.int((steps * step) as i64);
+                s.bind(last, start);
+                points_of(s, rest);
+            }
+        });
+    }
+
+    /// Computes a turned member.
+    fn turned(&mut self, rows: &Rows, turned: &Turned) {
+        let before = (self.lane_var, std::mem::take(&mut self.more_lanes), self.along);
+        self.lane_var = Some(turned.vectors[0]);
+        self.more_lanes = turned.vectors[1..].to_vec();
+        let size = self.view.size_of(turned.along) as usize;
+        // All vectors then start at multiples of their width.
+        self.along = size.is_multiple_of(rows.block.width);
+        for (array, lanes) in &turned.lanes {
+            self.single_lanes(*array, *lanes);
+        }
+        self.loops(&turned.outer, &mut |s| {
+            let (block, count) = (rows.block, turned.rows.len());
+            let steps = block.own().div_ceil(count);
+            s.count(steps * block.vectors, |s, n| {
+                let (step, vector) = s.split_item(n, steps);
+                let (lane, row) = s.own_lane(rows, vector, step, count);
+                for (k, (&own, &place)) in turned.rows.iter().zip(&turned.places).enumerate() {
+                    let k = s.int(k as i64);
+                    let value = s.int_op(BinaryOp::Add, row, k);
+                    s.bind(own, value);
+                    let value = s.int_op(BinaryOp::Add, lane, k);
+                    s.bind(place, value);
+                }
+                let last = turned.offsets[turned.offsets.len() - 1];
+                let span = last + rows.block.width;
+                s.count(size.div_ceil(span), |s, n| {
+                    let first = s.tile_start(n, span, size);
+                    for (&vector, &offset) in turned.vectors.iter().zip(&turned.offsets) {
+                        let offset = s.int(offset as i64);
+                        let value = s.int_op(BinaryOp::Add, first, offset);
+                        s.bind(vector, value);
+                    }
+                    s.turned_points(rows, turned);
+                });
+            });
+        });
+        (self.lane_var, self.more_lanes, self.along) = before;
+    }
+
+    /// The first of the rows of a vector's own that a step does, `count` each: its lane among those of all vectors, and the row. The last step ends with
+    /// the vector's lanes.
+    fn own_lane(&mut self, rows: &Rows, vector: ValueId, step: ValueId, count: usize) -> (ValueId, ValueId) {
+        let block = rows.block;
+        let vectors = block.vectors;
+        // Vector v's first lane has row v * offset(1), the first of its own is row v * own.
+        let (own, offset) = (block.own(), if vectors > 1 { block.offset(1) } else { 0 });
+        let times = |s: &mut Self, v: ValueId, n: usize| {
+            let n = s.int(n as i64);
+            s.int_op(BinaryOp::Mul, v, n)
+        };
+        let (before, step) = (times(self, vector, own - offset), times(self, step, count));
+        let lane = self.int_op(BinaryOp::Add, before, step);
+        let last = self.int((block.width - count) as i64);
+        let whole = own.is_multiple_of(count) && block.rows == own * vectors;
+        let lane = if whole { lane } else { self.int_op(BinaryOp::Min, lane, last) };
+        let (base, first) = (times(self, vector, block.width), times(self, vector, offset));
+        let place = self.int_op(BinaryOp::Add, base, lane);
+        let row = self.int_op(BinaryOp::Add, first, lane);
+        let start = self.value_of(rows.lane);
+        (place, self.int_op(BinaryOp::Add, start, row))
+    }
+
+    fn turned_points(&mut self, rows: &Rows, turned: &Turned) {
+        let (mut bodies, mut places) = (Vec::new(), Vec::new());
+        for (&row, &place) in turned.rows.iter().zip(&turned.places) {
+            for &vector in &turned.vectors {
+                let sub = |v: VarId| match v {
+                    v if v == rows.lane => Some(row.into()),
+                    v if v == turned.place => Some(place.into()),
+                    v if v == turned.along => Some(vector.into()),
+                    _ => None,
+                };
+                bodies.push(turned.body.subst_vars(&sub, self.view));
+                places.push(turned.at.iter().map(|i| i.subst(&sub, self.view)).collect::<Vec<Index>>());
+            }
+        }
+        for (value, at) in self.eval_many(&bodies).into_iter().zip(&places) {
+            let value = self.widen(value);
+            self.store(turned.tensor, at, value);
+        }
+    }
+}
+
+/// A body to evaluate, and where.
+struct Sweep<'a> {
+    vars: &'a [VarId],
+    body: &'a Expr,
+    at: &'a [Index],
+    /// Whether every point is to be evaluated just once.
+    once: bool,
+    /// How many of an item's vectors differ.
+    vectors: usize,
+}
+
+/// How an element is held in a local array.
+fn local_elem(elem: Elem) -> Elem {
+    if elem == Elem::Bool { Elem::Bool } else { stored_elem(elem) }
+}
