@@ -154,7 +154,8 @@ fn is_interaction(program: &Program, function: &Function, d: &Definition, data: 
     operands >= 2 && size > largest
 }
 
-fn collect_factors<'a>(e: &'a Expr, out: &mut Vec<&'a Expr>) {
+/// The factors of a product.
+pub fn collect_factors<'a>(e: &'a Expr, out: &mut Vec<&'a Expr>) {
     match &*e.node {
         Node::Binary(BinaryOp::Mul, a, b) => {
             collect_factors(a, out);
