@@ -11,7 +11,7 @@ use cubecl::ir::types::VectorType;
 use cubecl::ir::types::scalar::IndexType;
 use cubecl::ir::{ConstantValue, ElemType, FloatKind, IntKind, Scope, UIntKind};
 use foveate_compiler::ir::{BinaryOp, Elem, UnaryOp};
-use foveate_compiler::loops::Type;
+use foveate_compiler::loops::{Half, Type};
 
 /// What the generated code is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -196,6 +196,15 @@ impl<'a> Emitter<'a> {
     /// One lane as a scalar.
     pub fn extract(&self, value: Value, ty: Type, lane: u8) -> Value {
         if ty.lanes == 1 { value } else { self.widen(self.raw_lane(value, ty.lanes, lane), ty.elem) }
+    }
+
+    /// The lanes of two vectors by turns. A vector made of the lanes of two others is a shuffle on the processor.
+    pub fn zip(&self, a: Value, b: Value, ty: Type, half: Half) -> Value {
+        let from = if half == Half::First { 0 } else { ty.lanes / 2 };
+        let lanes = (from..from + ty.lanes / 2)
+            .flat_map(|i| [self.raw_lane(a, ty.lanes, i), self.raw_lane(b, ty.lanes, i)])
+            .collect();
+        self.construct(elem_type(ty, self.target), lanes)
     }
 
     /// All lanes combined, by halves.

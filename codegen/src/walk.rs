@@ -174,6 +174,7 @@ impl Walk<'_> {
                 emit.load_lane(self.locals[local.0 as usize], array, self.value(*index))
             }
             Op::Extract(a, lane) => emit.extract(self.value(*a), self.ty(*a), *lane),
+            Op::Zip(a, b, half) => emit.zip(self.value(*a), self.value(*b), ty, *half),
             Op::Fold(op, a) => emit.fold(*op, self.value(*a), self.ty(*a)),
         }
     }

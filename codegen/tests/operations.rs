@@ -6,7 +6,7 @@ use common::*;
 use foveate_codegen::{Backend, Device};
 use foveate_compiler::ir::{BinaryOp, Elem, UnaryOp};
 use foveate_compiler::loops::eval::BufferData;
-use foveate_compiler::loops::{Op, Stmt};
+use foveate_compiler::loops::{Half, Op, Stmt};
 
 fn device() -> Device {
     let backend = Backend::available().pop().expect("a build has a device");
@@ -385,5 +385,47 @@ fn lanes_of_local_arrays() {
         });
         let data = [noise(len, 1.0), BufferData::zeros(Elem::F32, len), BufferData::zeros(Elem::I32, len)];
         compare(&device, &b.done(), &data, 0.0);
+    }
+}
+
+/// A square of as many vectors as they have lanes changes rows for columns.
+#[test]
+fn zips_transpose() {
+    let device = device();
+    for lanes in widths(&device).into_iter().filter(|&n| n > 1) {
+        let items = 3;
+        let len = items as usize * lanes as usize * lanes as usize;
+        let mut b = Build::new("transpose", items);
+        let x = b.buffer("x", Elem::F32, len, false);
+        let y = b.buffer("y", Elem::F32, len, true);
+        let f = ty(Elem::F32, lanes);
+        let item = b.item();
+        let size = b.int(lanes as i32 * lanes as i32);
+        let first = b.bin(BinaryOp::Mul, item, size);
+        let places: Vec<_> = (0..lanes)
+            .map(|n| {
+                let n = b.int(n as i32 * lanes as i32);
+                b.bin(BinaryOp::Add, first, n)
+            })
+            .collect();
+        let mut rows: Vec<_> = places.iter().map(|&at| b.load(x, at, lanes)).collect();
+        for _ in 0..lanes.ilog2() {
+            let (low, high) = rows.split_at(lanes as usize / 2);
+            let pairs: Vec<_> = low.iter().copied().zip(high.iter().copied()).collect();
+            rows = pairs
+                .into_iter()
+                .flat_map(|(p, q)| [Half::First, Half::Second].map(|half| b.op(f, Op::Zip(p, q, half))))
+                .collect();
+        }
+        places.iter().zip(&rows).for_each(|(&at, &row)| b.store(y, at, row));
+        let data = [noise(len, 1.0), BufferData::zeros(Elem::F32, len)];
+        let kernel = b.done();
+        compare(&device, &kernel, &data, 0.0);
+        let mut run = data.clone();
+        foveate_compiler::loops::eval::run(&kernel, &mut run).unwrap();
+        let (x, y, n) = (data[0].as_f32().unwrap(), run[1].as_f32().unwrap(), lanes as usize);
+        for at in 0..n * n {
+            assert_eq!(y[at], x[at % n * n + at / n]);
+        }
     }
 }

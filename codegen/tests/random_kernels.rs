@@ -6,7 +6,7 @@ use common::*;
 use foveate_codegen::{Backend, Device};
 use foveate_compiler::ir::{BinaryOp, Elem, UnaryOp};
 use foveate_compiler::loops::eval::BufferData;
-use foveate_compiler::loops::{BufferId, Kernel, LocalId, Op, RegId, Stmt, ValueId};
+use foveate_compiler::loops::{BufferId, Half, Kernel, LocalId, Op, RegId, Stmt, ValueId};
 use proptest::prelude::*;
 
 /// Values of one shape that are visible, of a kind each.
@@ -70,7 +70,7 @@ impl Maker<'_> {
     fn statement(&mut self, pool: &mut Pool, depth: usize) {
         let (f, t) = (ty(Elem::F32, self.lanes), ty(Elem::Bool, self.lanes));
         let (i, u) = (ty(Elem::I32, self.lanes), ty(Elem::U32, self.lanes));
-        match self.choose(14) {
+        match self.choose(15) {
             0 => {
                 let at = self.start(pool);
                 let v = self.b.load(self.x, at, self.lanes);
@@ -160,7 +160,16 @@ impl Maker<'_> {
                 let v = self.clamp(v);
                 pool.exact.push(v);
             }
-            12 if depth < 3 => {
+            12 if self.lanes > 1 => {
+                let (p, q) = (self.pick(&pool.exact), self.pick(&pool.exact));
+                let half = [Half::First, Half::Second][self.choose(2)];
+                let v = self.b.op(f, Op::Zip(p, q, half));
+                pool.exact.push(v);
+                let (p, q) = (self.pick(&pool.indices), self.pick(&pool.indices));
+                let v = self.b.op(i, Op::Zip(p, q, half));
+                pool.indices.push(v);
+            }
+            13 if depth < 3 => {
                 let n = self.choose(4) as i32 + 1;
                 let (lo, hi) = (self.b.int(0), self.b.int(n));
                 self.for_loop(pool, lo, hi, depth);

@@ -1,6 +1,6 @@
 //! The loop IR as text, for people and snapshots. Scalar constants are written where they are used.
 
-use super::{Block, BufferId, Kernel, LocalId, Op, RegId, Stmt, Type, ValueId};
+use super::{Block, BufferId, Half, Kernel, LocalId, Op, RegId, Stmt, Type, ValueId};
 use crate::ir::{BinaryOp, Elem, UnaryOp};
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -195,6 +195,8 @@ impl Text<'_> {
             Op::Load { buffer, index } => format!("{}[{}]", self.buffer(*buffer), v(index)),
             Op::Gather { buffer, index } => format!("{}[each {}]", self.buffer(*buffer), v(index)),
             Op::LoadLocal { local, index } => format!("{}[{}]", self.local(*local), v(index)),
+            Op::Zip(a, b, Half::First) => format!("zip {}, {} first", v(a), v(b)),
+            Op::Zip(a, b, Half::Second) => format!("zip {}, {} second", v(a), v(b)),
             Op::LoadLane { local, index } => format!("{}[lane {}]", self.local(*local), v(index)),
             Op::Extract(a, lane) => format!("{}.{lane}", v(a)),
             Op::Fold(op, a) => format!("fold {} {}", binary_text(*op).unwrap_or_else(|name| name), v(a)),

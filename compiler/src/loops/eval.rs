@@ -3,7 +3,7 @@
 
 mod pointwise;
 
-use super::{Block, Kernel, LocalId, Op, RegId, Stmt, Type, ValueId};
+use super::{Block, Half, Kernel, LocalId, Op, RegId, Stmt, Type, ValueId};
 use crate::ir::Elem;
 use pointwise::{Pointwise, Slot, binary, cast, constant, fma, remainder, select, unary};
 
@@ -137,6 +137,7 @@ enum Code {
     Lanes { dst: Slot, lanes: usize },
     Copy { dst: Slot, a: Slot, lanes: usize },
     Pointwise { dst: Slot, args: [Slot; 3], lanes: usize, run: Pointwise, value: ValueId },
+    Zip { dst: Slot, a: Slot, b: Slot, lanes: usize, from: usize },
     Fold { dst: Slot, a: Slot, lanes: usize, run: Pointwise, scratch: Slot, value: ValueId },
     Load { dst: Slot, buffer: usize, index: Slot, lanes: usize },
     Gather { dst: Slot, buffer: usize, index: Slot, lanes: usize },
@@ -260,6 +261,10 @@ impl<'a> Layout<'a> {
                 Code::LoadLane { dst, local, base, index: self.at(*index), lanes }
             }
             Op::Extract(a, lane) => Code::Copy { dst, a: self.at(*a) + *lane as usize, lanes: 1 },
+            Op::Zip(a, b, half) => {
+                let from = if *half == Half::First { 0 } else { lanes / 2 };
+                Code::Zip { dst, a: self.at(*a), b: self.at(*b), lanes, from }
+            }
             Op::Fold(op, a) => {
                 let run = binary(*op, elem);
                 Code::Fold { dst, a: self.at(*a), lanes: self.lanes(*a), run, scratch: self.scratch, value }
@@ -300,6 +305,12 @@ impl Machine<'_> {
             Code::Copy { dst, a, lanes } => self.memory.copy_within(*a..*a + lanes, *dst),
             Code::Pointwise { dst, args, lanes, run, value } => {
                 run(&mut self.memory, *dst, *args, *lanes).map_err(|e| format!("{value}: {e}"))?
+            }
+            Code::Zip { dst, a, b, lanes, from } => {
+                for i in 0..lanes / 2 {
+                    self.memory[dst + 2 * i] = self.memory[a + from + i];
+                    self.memory[dst + 2 * i + 1] = self.memory[b + from + i];
+                }
             }
             Code::Fold { dst, a, lanes, run, scratch, value } => {
                 self.memory.copy_within(*a..*a + lanes, *scratch);

@@ -143,6 +143,17 @@ pub enum Op {
     LoadLane { local: LocalId, index: ValueId },
     /// One lane of a vector, as a scalar.
     Extract(ValueId, u8),
+    /// The lanes of two vectors by turns, `a0 b0 a1 b1 ...`: those of their first halves, or of their second halves.
+    Zip(ValueId, ValueId, Half),
     /// The lanes combined in a fixed order (a tree by halves), as a scalar: Add, Mul, Max or Min.
     Fold(BinaryOp, ValueId),
+}
+
+/// A half of the lanes of a vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Half {
+    /// Those that come first.
+    First,
+    /// The others.
+    Second,
 }

@@ -237,6 +237,10 @@ impl Checker<'_> {
                 }
                 self.result(want, Type { lanes: 1, ..ty })
             }
+            Op::Zip(a, b, _) => {
+                [a, b].iter().try_for_each(|v| self.expect(**v, want))?;
+                if want.lanes > 1 { Ok(()) } else { Err("zip of scalars".into()) }
+            }
             Op::Fold(op, a) => {
                 let ty = self.ty(*a)?;
                 self.result(want, Type { lanes: 1, ..ty })?;

@@ -58,12 +58,20 @@ pub fn address(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Index {
     at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold()
 }
 
+/// Whether elements lie next to one another along a variable.
+pub fn contiguous(address: &Index, v: VarId) -> bool {
+    address.coefficient(v) == 1 && !address.sub(&Index::from(v)).uses(v)
+}
+
 /// What a load costs with a variable (or none) along the lanes.
 pub fn load_cost(address: &Index, lane: Option<VarId>) -> f64 {
     match lane {
         Some(v) if address.uses(v) => {
-            let rest = address.sub(&Index::from(v));
-            if address.coefficient(v) == 1 && !rest.uses(v) { LOADED } else { GATHERED }
+            if contiguous(address, v) {
+                LOADED
+            } else {
+                GATHERED
+            }
         }
         _ => SHARED,
     }

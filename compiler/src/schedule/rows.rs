@@ -151,12 +151,16 @@ fn plan(
     let generous = share::generous(facts);
     let mut out = None;
     for &block in candidates {
-        for asked in [&generous, facts] {
-            let (stage, fits) = stages::choose(view, asked, lane, &roots, block.lanes(), members);
+        for (asked, more) in [(&generous, 2), (&generous, 1), (&generous, 0), (facts, 1), (facts, 0)] {
+            let (stage, fits) = stages::choose(view, asked, lane, &roots, block, members, more > 1);
+            let last = more == 0 && asked.local_bytes == facts.local_bytes;
+            if !fits && !last {
+                continue;
+            }
             let vec = view.var("vector", block.vectors);
             let mut plan = Plan::new(lane, vec, block, stage);
             for m in locals {
-                plan.member(view, facts, m, turn);
+                plan.member(view, facts, m, turn, more > 0);
             }
             let bytes = share::share(view, &mut plan.steps.clone(), block, vec);
             if fits && bytes <= facts.local_bytes {

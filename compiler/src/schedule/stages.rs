@@ -2,6 +2,7 @@
 //! apart again and again.
 
 use super::Facts;
+use super::blocks::Block;
 use super::cost::{expr_cost, points};
 use super::expand::View;
 use super::lanes;
@@ -17,8 +18,15 @@ pub type Key = (TensorId, Vec<Part>);
 pub enum Part {
     /// One place.
     Fixed(Index),
-    /// So many places, from this one on.
-    Span(Index, usize),
+    /// So many places, from this one on, or backwards.
+    Span {
+        /// The first place.
+        start: Index,
+        /// How many there are.
+        count: usize,
+        /// Whether each lies before the one before it.
+        back: bool,
+    },
 }
 
 /// New variables for the spans of a key, and the indices that read it.
@@ -28,17 +36,17 @@ pub fn open(view: &mut View<'_>, key: &Key) -> (Vec<VarId>, Vec<Index>) {
     for part in &key.1 {
         at.push(match part {
             Part::Fixed(i) => i.clone(),
-            Part::Span(start, n) => {
-                let v = view.var("s", *n);
+            Part::Span { start, count, back } => {
+                let v = view.var("s", *count);
                 vars.push(v);
-                start.add(&v.into())
+                start.add(&Index::from(v).scale(if *back { -1 } else { 1 }))
             }
         });
     }
     (vars, at)
 }
 
-/// The key of a read whose every index is fixed in the row, or that plus a variable of its own, with those variables. What is fixed in the row are indices of
+/// The key of a read whose every index is fixed in the row, or that plus or minus a variable of its own, with those variables. What is fixed in the row are indices of
 /// the kernel's row variables, which have values outside all loops.
 pub fn key(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Option<(Key, Vec<Index>)> {
     let shape = view.shape(tensor);
@@ -50,7 +58,7 @@ pub fn key(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Option<(Key, Vec<
         if i.is_data() || lo < 0 || hi >= n as i64 {
             return None;
         }
-        let mut moving = None;
+        let mut moving: Option<(VarId, i64)> = None;
         let mut start = Index::from(i.offset);
         for (atom, c) in &i.terms {
             let term = Index::atom(atom.clone());
@@ -58,30 +66,31 @@ pub fn key(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Option<(Key, Vec<
             term.visit_vars(&mut |v| fixed &= view.row_vars.contains(&v));
             match (fixed, atom, moving) {
                 (true, ..) => start = start.add(&term.scale(*c)),
-                (false, Atom::Var(v), None) if *c == 1 => moving = Some(*v),
+                (false, Atom::Var(v), None) if c.abs() == 1 => moving = Some((*v, *c)),
                 _ => return None,
             }
         }
         match moving {
             None => parts.push(Part::Fixed(i.clone())),
-            Some(v) if own.contains(&v.into()) => return None,
-            Some(v) => {
+            Some((v, _)) if own.contains(&v.into()) => return None,
+            Some((v, c)) => {
                 own.push(v.into());
-                parts.push(Part::Span(start, view.size_of(v) as usize));
+                parts.push(Part::Span { start, count: view.size_of(v) as usize, back: c < 0 });
             }
         }
     }
     (!own.is_empty()).then_some(((tensor, parts), own))
 }
 
-/// Which keys are worth a local array of `width` lanes a place, and whether all of those fit.
+/// Which keys are worth a local array of an item's vectors a place, and whether all of those fit. With `own_too`, also what members before have stored.
 pub fn choose(
     view: &mut View<'_>,
     facts: &Facts,
     lane: VarId,
     roots: &[(Vec<VarId>, Expr)],
-    width: usize,
+    block: Block,
     members: &[Member],
+    own_too: bool,
 ) -> (Vec<Key>, bool) {
     let mut evals: Vec<(Key, f64)> = Vec::new();
     let own: Vec<TensorId> = members.iter().map(|m| m.tensor).collect();
@@ -108,7 +117,7 @@ pub fn choose(
             let ratio = times / size;
             let mut inner = times;
             if ratio > 1.01 && (ratio - 1.0) * cost > 2.0 * ratio + 2.0 {
-                let need = size as usize * width * 4;
+                let need = size as usize * block.lanes() * 4;
                 if bytes + need <= facts.local_bytes {
                     bytes += need;
                     chosen.push(key);
@@ -120,17 +129,20 @@ pub fn choose(
             count(view, &body, inner, &mut evals);
         }
     }
-    // Stored tensors that the lanes would take apart again and again.
+    // Stored tensors that the lanes would take apart again and again, or that are better loaded along the row and then turned.
     for (key, times) in &evals {
-        if view.is_virtual(key.0) || own.contains(&key.0) {
+        if view.is_virtual(key.0) || (own.contains(&key.0) && !own_too) {
             continue;
         }
         let (vars, at) = open(view, key);
         let size = points(&view.axes, &view.function, &vars) as f64;
         let address = lanes::address(view, key.0, &at);
         let apart = address.uses(lane) && address.coefficient(lane) != 1;
-        let need = size as usize * width * 4;
-        if apart && *times > 1.5 * size && bytes + need <= facts.local_bytes {
+        let need = size as usize * block.lanes() * 4;
+        let turns = vars.last().is_some_and(|&v| {
+            block.width > 1 && view.size_of(v) as usize >= block.width && lanes::contiguous(&address, v)
+        });
+        if apart && (turns || *times > 1.5 * size) && bytes + need <= facts.local_bytes {
             bytes += need;
             chosen.push(key.clone());
         }

@@ -7,10 +7,17 @@
 use super::blocks::Block;
 use super::expand::View;
 use super::stages::{Key, key, open};
+use super::storage::collect_factors;
 use super::{Facts, along, lanes};
 use crate::ir::index::Sizes;
-use crate::ir::{Expr, Index, Node, TensorId, VarId};
+use crate::ir::{Elem, Expr, Index, Monoid, Node, Pred, Reduction, TensorId, VarId};
 use std::collections::HashMap;
+
+/// A member with so many elements in a row has the common factors of their sums staged.
+const MANY: usize = 4;
+
+/// What it costs to change rows for columns, in loads for a vector.
+const TURN: f64 = 4.0;
 
 /// A local array for the values of a key.
 #[derive(Clone, Debug)]
@@ -27,6 +34,17 @@ pub struct Stage {
     pub array: TensorId,
     /// Whether no place may be filled twice.
     pub once: bool,
+    /// If vectors run along its last variable.
+    pub turned: Option<TurnedStage>,
+}
+
+/// A stage that is computed with vectors along its last variable; squares of elements then change rows for columns.
+#[derive(Clone, Debug)]
+pub struct TurnedStage {
+    /// What stands for the last variable.
+    pub along: VarId,
+    /// What stands for the kernel's row.
+    pub row: VarId,
 }
 
 /// Something that a row kernel does.
@@ -92,6 +110,7 @@ pub struct Local {
 }
 
 /// The steps of a kernel as they are found.
+#[derive(Clone)]
 pub struct Plan {
     /// The variables of a row and of an item's vectors.
     pub lane: VarId,
@@ -104,6 +123,8 @@ pub struct Plan {
     /// The steps so far; a stage stands before the first that reads it.
     pub steps: Vec<Step>,
     staged: HashMap<Key, TensorId>,
+    /// The last variable of a member that may be turned.
+    along: Option<VarId>,
     /// Local arrays that differ between rows, with what stands for their single lanes.
     varying: HashMap<TensorId, Option<TensorId>>,
     /// Members without inner variables: where they stand, and what stands for their value.
@@ -120,19 +141,33 @@ impl Plan {
             stage,
             steps: Vec::new(),
             staged: HashMap::new(),
+            along: None,
             varying: HashMap::new(),
             done: HashMap::new(),
         }
     }
 
     /// Adds a member, turned if that is cheaper; `turn`: whether it may be.
-    pub fn member(&mut self, view: &mut View<'_>, facts: &Facts, member: &Local, turn: bool) {
+    pub fn member(&mut self, view: &mut View<'_>, facts: &Facts, member: &Local, turn: bool, factor: bool) {
         let Local { tensor, inner, at, body } = member.clone();
-        let body = self.expand(view, &body);
-        if turn && let Some(turned) = self.turned(view, facts, tensor, &inner, &at, &body) {
-            self.steps.push(Step::Turned(turned));
-            return;
+        let expand = |this: &mut Self, view: &mut View<'_>| {
+            let body = this.expand(view, &body);
+            let many = factor && points_of(view, &inner) >= MANY;
+            if many { this.factored(view, &inner, &body) } else { body }
+        };
+        if turn && let Some(&last) = inner.last() {
+            // What is stored along its last variable is then better than what is staged, a row in every lane.
+            let before = self.clone();
+            self.along = Some(last);
+            let body = expand(self, view);
+            self.along = None;
+            if let Some(turned) = self.turned(view, facts, tensor, &inner, &at, &body) {
+                self.steps.push(Step::Turned(turned));
+                return;
+            }
+            *self = before;
         }
+        let body = expand(self, view);
         let pin = inner.is_empty().then(|| {
             let axis = view.function.var(self.vec).axis;
             view.function.new_tensor("row", view.elem(tensor), vec![axis], None)
@@ -159,16 +194,15 @@ impl Plan {
             return Some(Expr::read(view.elem(tensor), *pin, vec![self.vec.into()]));
         }
         let (key, mut inner) = key(view, tensor, at)?;
-        if !self.stage.contains(&key) {
+        let along = |v: VarId| !view.is_virtual(tensor) && inner.iter().any(|i| i.uses(v));
+        if !self.stage.contains(&key) || self.along.is_some_and(along) {
             return None;
         }
         let array = match self.staged.get(&key) {
             Some(&t) => t,
             None => {
-                let stage = self.new_stage(view, &key);
-                let t = stage.tensor;
+                let t = self.new_stage(view, &key);
                 self.staged.insert(key, t);
-                self.steps.push(Step::Stage(stage));
                 t
             }
         };
@@ -178,7 +212,8 @@ impl Plan {
         Some(Expr::read(view.elem(tensor), array, inner))
     }
 
-    fn new_stage(&mut self, view: &mut View<'_>, key: &Key) -> Stage {
+    fn new_stage(&mut self, view: &mut View<'_>, key: &Key) -> TensorId {
+        let member = self.along.take();
         let (vars, at) = open(view, key);
         let body = if view.is_virtual(key.0) {
             let body = view.body_at(key.0, &at);
@@ -186,15 +221,55 @@ impl Plan {
         } else {
             Expr::read(view.elem(key.0), key.0, at)
         };
+        self.along = member;
+        let name = format!("{}.stage", view.name(key.0));
+        self.add_stage(view, &name, view.elem(key.0), vars, body)
+    }
+
+    /// A step that fills a local array, after those so far; gives what stands for the array.
+    fn add_stage(&mut self, view: &mut View<'_>, name: &str, elem: Elem, vars: Vec<VarId>, body: Expr) -> TensorId {
         let varies = self.varies(&body);
+        let turned = if varies { self.turned_stage(view, &vars, &body) } else { None };
         let own = vars.iter().copied().chain(varies.then_some(self.vec));
         let dims = own.map(|v| view.function.var(v).axis).collect();
-        let name = format!("{}.stage", view.name(key.0));
-        let tensor = view.function.new_tensor(name, view.elem(key.0), dims, None);
+        let tensor = view.function.new_tensor(name, elem, dims, None);
         if varies {
             self.varying.insert(tensor, None);
         }
-        Stage { tensor, vars, body, varies, array: tensor, once: false }
+        self.steps.push(Step::Stage(Stage { tensor, vars, body, varies, array: tensor, once: false, turned }));
+        tensor
+    }
+
+    /// A body whose sums have one staged factor for all of their factors that do not depend on the member's own variables: those would be multiplied
+    /// again for each of its elements.
+    fn factored(&mut self, view: &mut View<'_>, inner: &[VarId], e: &Expr) -> Expr {
+        let Node::Reduce(r) = &*e.node else { return e.map_children(&mut |c| self.factored(view, inner, c)) };
+        let mut factors = Vec::new();
+        collect_factors(&r.body, &mut factors);
+        let own = |f: &&Expr| inner.iter().any(|&v| f.uses(v));
+        let (own, common): (Vec<&Expr>, Vec<&Expr>) = factors.into_iter().partition(own);
+        let plain = |f: &&Expr| matches!(&*f.node, Node::Read { .. } | Node::Const(_));
+        if r.op != Monoid::Sum
+            || r.guard != Pred::True
+            || own.is_empty()
+            || (common.len() < 2 && common.iter().all(plain))
+            || !r.vars.iter().all(|&v| common.iter().any(|f| f.uses(v)))
+        {
+            return e.clone();
+        }
+        let product = common.into_iter().cloned().reduce(Expr::mul).expect("there are some");
+        let sizes: Vec<usize> = r.vars.iter().map(|&v| view.size_of(v) as usize).collect();
+        let vars: Vec<VarId> = sizes.iter().map(|&n| view.var("s", n)).collect();
+        let map: HashMap<VarId, VarId> = r.vars.iter().copied().zip(vars.iter().copied()).collect();
+        let body = product.subst_vars(&|v| map.get(&v).map(|&v| v.into()), view);
+        let stage = self.add_stage(view, "factor", e.elem, vars, body);
+        let mut at: Vec<Index> = r.vars.iter().map(|&v| v.into()).collect();
+        if self.varying.contains_key(&stage) {
+            at.push(self.vec.into());
+        }
+        let read = Expr::read(e.elem, stage, at);
+        let body = own.into_iter().cloned().fold(read, Expr::mul);
+        Expr::new(e.elem, Node::Reduce(Reduction { op: r.op, vars: r.vars.clone(), guard: Pred::True, body }))
     }
 
     /// Whether a body differs between rows.
@@ -202,6 +277,27 @@ impl Plan {
         let mut found = body.uses(self.lane);
         body.visit_reads(&mut |t, _| found |= self.varying.contains_key(&t));
         found
+    }
+
+    /// What a stage needs to be filled along its last variable, if that makes fewer loads.
+    fn turned_stage(&self, view: &mut View<'_>, vars: &[VarId], body: &Expr) -> Option<TurnedStage> {
+        let (&along, width) = (vars.last()?, self.block.width);
+        let size = view.size_of(along) as usize;
+        if width < 2 || size < width || body.elem != Elem::F32 || along::has_reduce(body) {
+            return None;
+        }
+        let (mut turned, mut lanes) = (TURN, 0.0);
+        for r in self.reads(view, body, 1.0) {
+            if r.staged {
+                return None;
+            }
+            let row = r.address.uses(self.lane);
+            let load = |v| lanes::load_cost(&r.address, Some(v));
+            turned += load(along) / if row { 1.0 } else { width as f64 };
+            lanes += if row { load(self.lane) } else { 1.0 / self.block.vectors as f64 };
+        }
+        let lane = view.size_of(self.lane) as usize;
+        (turned < lanes).then(|| TurnedStage { along: view.var("along", size), row: view.var("row", lane) })
     }
 
     /// The member with vectors along its last variable, if that can be done and costs less.
@@ -219,7 +315,7 @@ impl Plan {
         if size < width {
             return None;
         }
-        let shape = Shape::of(facts, self.block, size);
+        let shape = Shape::of(facts, self.block, size, along::has_reduce(body));
         let reads = self.reads(view, body, 1.0);
         let stores = lanes::address(view, tensor, at);
         let turned = self.turned_cost(&reads, &stores, along, &shape)?;
@@ -312,6 +408,11 @@ impl Plan {
     }
 }
 
+/// Number of points of some variables.
+fn points_of(view: &View<'_>, vars: &[VarId]) -> usize {
+    vars.iter().map(|&v| view.size_of(v) as usize).product()
+}
+
 /// A read in a body, and how often it happens.
 struct Read {
     address: Index,
@@ -339,7 +440,7 @@ struct Shape {
 }
 
 impl Shape {
-    fn of(facts: &Facts, block: Block, size: usize) -> Shape {
+    fn of(facts: &Facts, block: Block, size: usize, sums: bool) -> Shape {
         let needed = size.div_ceil(block.width);
         let mut best: Option<(f64, Shape)> = None;
         for vectors in 1..=needed.min(8) {
@@ -348,13 +449,16 @@ impl Shape {
                 if rows * vectors + vectors + 2 > (facts.registers * 8 / 7).max(4) {
                     break;
                 }
+                if !sums && rows * vectors > 4 {
+                    break;
+                }
                 let of_rows = (block.own().div_ceil(rows) * rows * block.vectors) as f64 / block.rows as f64;
                 let of_vectors = (needed.div_ceil(vectors) * vectors * block.width) as f64 / size as f64;
                 let waste = of_rows * of_vectors;
                 // A vector is more often far away than what is staged.
                 let loads = (rows as f64 + 2.0 * vectors as f64) / (rows * vectors) as f64;
                 // A multiply-add takes as long as two loads at hand, but has to wait for its own last one.
-                let few = (8.0 / (rows * vectors) as f64).max(1.0);
+                let few = if sums { (8.0 / (rows * vectors) as f64).max(1.0) } else { 1.0 };
                 let cost = waste * (1.0 + 0.2 * loads).max(loads * 1.2) * few;
                 if best.as_ref().is_none_or(|(c, _)| cost < *c) {
                     best = Some((cost, Shape { rows, vectors, span: (vectors * block.width).min(size), waste }));

@@ -2,12 +2,12 @@
 
 use super::Facts;
 use super::along;
-use super::emit::{Scope, stored_elem};
+use super::emit::{I32, Scope, stored_elem};
 use super::rows::Rows;
-use super::steps::{Stage, Step, Turned, points};
+use super::steps::{Stage, Step, Turned, TurnedStage, points};
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Elem, Expr, Index, TensorId, VarId};
-use crate::loops::{Type, ValueId};
+use crate::loops::{Half, LocalId, Op, Stmt, Type, ValueId};
 
 /// What takes the value of a member at some indices, for the vector of that number.
 pub type Put<'p> = &'p mut dyn FnMut(&mut Scope<'_>, TensorId, &[Index], ValueId, usize);
@@ -61,9 +61,89 @@ impl Scope<'_> {
             at.push(rows.vec.into());
         }
         let vectors = if stage.varies { rows.block.vectors } else { 1 };
-        let sweep = Sweep { vars: &stage.vars, body: &stage.body, at: &at, once: stage.once, vectors };
-        self.sweep(rows, facts, &sweep, &mut |s, at, value, _| s.store_local(stage.tensor, at, value));
+        if let Some(turned) = &stage.turned {
+            self.turned_stage(rows, stage, turned, &at);
+        } else {
+            let sweep = Sweep { vars: &stage.vars, body: &stage.body, at: &at, once: stage.once, vectors };
+            self.sweep(rows, facts, &sweep, &mut |s, at, value, _| s.store_local(stage.tensor, at, value));
+        }
         self.filled(stage.tensor);
+    }
+
+    /// Fills a stage by squares: a vector along its last variable for each of a vector's rows, then with rows and columns changed. Loops are
+    /// left to the device's compiler to unroll.
+    fn turned_stage(&mut self, rows: &Rows, stage: &Stage, turned: &TurnedStage, at: &[Index]) {
+        let Some((&last, outer)) = stage.vars.split_last() else { return };
+        let (size, width, vectors) = (self.view.size_of(last) as usize, rows.block.width, rows.block.vectors);
+        let f = Type { elem: Elem::F32, lanes: self.lanes };
+        let square = self.scratch("square", f, 2 * width);
+        let body = {
+            let sub = |v: VarId| match v {
+                v if v == rows.lane => Some(turned.row.into()),
+                v if v == last => Some(turned.along.into()),
+                _ => None,
+            };
+            stage.body.subst_vars(&sub, self.view)
+        };
+        let before = (self.lane_var, std::mem::take(&mut self.more_lanes), self.along);
+        self.loops(outer, &mut |s| {
+            s.count(size.div_ceil(width), |s, n| {
+                let start = s.tile_start(n, width, size);
+                s.bind(turned.along, start);
+                s.count(vectors, |s, n| {
+                    s.bind(rows.vec, n);
+                    let offset = s.int(if vectors > 1 { rows.block.offset(1) as i64 } else { 0 });
+                    let offset = s.int_op(BinaryOp::Mul, n, offset);
+                    let first = s.int_op(BinaryOp::Add, s.value_of(rows.lane), offset);
+                    (s.lane_var, s.along) = (Some(turned.along), size.is_multiple_of(width));
+                    s.count(width, |s, k| {
+                        let row = s.int_op(BinaryOp::Add, first, k);
+                        s.bind(turned.row, row);
+                        let value = s.eval(&body);
+                        let value = s.widen(value);
+                        s.push(Stmt::StoreLocal { local: square, index: k, value });
+                    });
+                    (s.lane_var, s.along) = (before.0, before.2);
+                    let from = s.transpose(square, width);
+                    s.count(width, |s, k| {
+                        let place = s.int_op(BinaryOp::Add, start, k);
+                        s.bind(last, place);
+                        let from = s.int_op(BinaryOp::Add, k, from);
+                        let value = s.op(Op::LoadLocal { local: square, index: from }, f);
+                        s.store_local(stage.tensor, at, value);
+                    });
+                });
+            });
+        });
+        self.more_lanes = before.1;
+    }
+
+    /// Changes rows for columns in the first `width` vectors of a local array, each of as many lanes, with as many after them to work in; gives where
+    /// the first of the columns then is. Every round zips the vectors of the first half with those of the second.
+    fn transpose(&mut self, square: LocalId, width: usize) -> ValueId {
+        let (rounds, half) = (width.ilog2() as usize, self.int(width as i64 / 2));
+        let (two, size) = (self.int(2), self.int(width as i64));
+        let f = Type { elem: Elem::F32, lanes: self.lanes };
+        self.count(rounds, |s, round| {
+            let odd = s.op(Op::Rem(round, two), I32);
+            let from = s.int_op(BinaryOp::Mul, odd, size);
+            let to = s.int_op(BinaryOp::Sub, size, from);
+            s.count(width / 2, |s, k| {
+                let low = s.int_op(BinaryOp::Add, from, k);
+                let high = s.int_op(BinaryOp::Add, low, half);
+                let a = s.op(Op::LoadLocal { local: square, index: low }, f);
+                let b = s.op(Op::LoadLocal { local: square, index: high }, f);
+                let twice = s.int_op(BinaryOp::Mul, k, two);
+                let to = s.int_op(BinaryOp::Add, twice, to);
+                let one = s.int(1);
+                for (n, half) in [Half::First, Half::Second].into_iter().enumerate() {
+                    let value = s.op(Op::Zip(a, b, half), f);
+                    let index = if n == 0 { to } else { s.int_op(BinaryOp::Add, to, one) };
+                    s.push(Stmt::StoreLocal { local: square, index, value });
+                }
+            });
+        });
+        self.int(if rounds % 2 == 1 { width as i64 } else { 0 })
     }
 
     /// Evaluates a body for all values of its variables, several of the last one at a time, and for all vectors of an item; gives each to `f` with its

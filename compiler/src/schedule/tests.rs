@@ -54,8 +54,18 @@ fn matrix_product_with_bias() {
 
 #[test]
 fn attention_is_one_kernel_without_a_pair_tensor() {
-    for (b, n, h, d, lanes) in
-        [(2, (5, 5), 3, 4, 16), (1, (4, 7), 2, 3, 8), (2, (1, 3), 1, 2, 4), (1, (7, 7), 2, 8, 16)]
+    let long = [1, 4, 8, 16].map(|lanes| (1, (5, 7), 2, 20, lanes));
+    let odd = [4, 8, 16].map(|lanes| (1, (1, 37), 1, 17, lanes));
+    for (b, n, h, d, lanes) in [
+        (2, (5, 5), 3, 4, 16),
+        (1, (4, 7), 2, 3, 8),
+        (2, (1, 3), 1, 2, 4),
+        (1, (7, 7), 2, 8, 16),
+        (1, (4, 8), 1, 32, 16),
+    ]
+    .into_iter()
+    .chain(long)
+    .chain(odd)
     {
         let mut m = Make::new();
         let (y, _) = attention(&mut m, b, n, h, d);
@@ -83,6 +93,11 @@ fn attention_is_one_kernel_without_a_pair_tensor() {
             }
         }
         close(&out["y"], &want);
+        if lanes > 1 && d >= 16 && t >= 2 * lanes && t * t > t * d {
+            // The query is turned, and the weighted sum runs along the values.
+            let text = g.kernels[0].to_string();
+            assert!(text.contains("zip") && text.contains("[lane "), "{text}");
+        }
         if t * t > t * d * 2 {
             assert_eq!(g.launches.len(), 1, "{:?}", g.launches);
             let widest = g.buffers.iter().map(|b| b.shape.iter().product::<usize>()).max();

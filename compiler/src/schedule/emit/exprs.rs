@@ -54,6 +54,9 @@ impl Scope<'_> {
                     return left.into_iter().map(|v| self.binary(BinaryOp::Mul, v, inverse)).collect();
                 }
                 let (left, right) = (self.eval_many(&children(first)), self.eval_many(&children(second)));
+                if *op == BinaryOp::Div && elem == Elem::F32 {
+                    return self.quotients(&left, &right);
+                }
                 left.into_iter().zip(right).map(|(a, b)| self.binary(*op, a, b)).collect()
             }
             Node::Select(..) => {
@@ -94,6 +97,24 @@ impl Scope<'_> {
         let p = self.position(index);
         let v = self.flatten(p);
         self.cast(v, elem)
+    }
+
+    /// Quotients. A divisor that several have in common, or all lanes of one, is inverted once; the product with that differs from the quotient by a rounding.
+    fn quotients(&mut self, left: &[ValueId], right: &[ValueId]) -> Vec<ValueId> {
+        let mut out = Vec::new();
+        for (&a, &b) in left.iter().zip(right) {
+            let lanes = |s: &Self, v| s.ty(v).lanes;
+            let shared = right.iter().filter(|&&r| r == b).count() > 1 || lanes(self, b) < lanes(self, a);
+            out.push(if shared {
+                let ty = self.ty(b);
+                let one = self.op(Op::Const(1f64.to_bits()), Type { lanes: 1, ..ty });
+                let inverse = self.binary(BinaryOp::Div, one, b);
+                self.binary(BinaryOp::Mul, a, inverse)
+            } else {
+                self.binary(BinaryOp::Div, a, b)
+            });
+        }
+        out
     }
 
     /// `a * b + c`.
