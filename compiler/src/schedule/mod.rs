@@ -162,13 +162,10 @@ impl Planner<'_> {
         self.steps.push(PlanStep::Launch { kernel, tensors, site: site.to_owned() });
     }
 
-    /// The definition of that statement by itself: a sum by key, or register tiles.
+    /// The definition of that statement by itself.
     fn tiles(&mut self, function: &Function, n: usize) {
         let Stmt::Define(d) = &function.body[n] else { return };
         let name = self.view.name(d.tensor);
-        if storage::is_plain(d) && keyed::schedule(self, d.tensor, &d.clauses[0], &name) {
-            return;
-        }
         for clause in &d.clauses {
             tile::schedule(self, d.tensor, clause, &name);
         }
@@ -195,7 +192,7 @@ fn plan_function(program: &Program, function: &Function, facts: &Facts) -> Funct
     let storage = storage::decide(program, function);
     let view = expand::View::new(program, function, &storage);
     let mut p = Planner { view, facts: facts.clone(), steps: Vec::new(), copies: HashMap::new() };
-    for unit in groups::group(&mut p.view) {
+    for unit in groups::group(&mut p.view, facts) {
         match unit {
             groups::Unit::Rows(members) => {
                 let names: Vec<String> = members.iter().map(|m| p.view.name(m.tensor)).collect();
