@@ -6,6 +6,7 @@
 use super::expand::View;
 use super::rows::Member;
 use super::storage::is_plain;
+use super::{Facts, keyed};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Definition, Expr, Index, Node, Stmt, TensorId, VarId};
 
@@ -26,12 +27,14 @@ struct Candidate {
     /// For readers of pair tensors: which dimension of which tensor is which row.
     links: Vec<(TensorId, Vec<Option<usize>>)>,
     pairs: bool,
+    /// The statements that are sums by key: their results are there only after the group.
+    sums: Vec<usize>,
     /// A group can only be entered while nothing outside it depends on it and is needed by the newcomer.
     unit: usize,
 }
 
 /// Groups the function's stored statements; the units are in an order that respects dependencies.
-pub fn group(view: &mut View<'_>) -> Vec<Unit> {
+pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
     let body = view.function.body.clone();
     let mut units: Vec<Vec<usize>> = Vec::new();
     let mut unit_of: Vec<Option<usize>> = vec![None; body.len()];
@@ -42,7 +45,10 @@ pub fn group(view: &mut View<'_>) -> Vec<Unit> {
             continue;
         }
         let joined = match stmt {
-            Stmt::Define(d) if is_plain(d) => try_join(view, d, n, &mut groups, &units, &unit_of, &needs),
+            Stmt::Define(d) if is_plain(d) => {
+                let order = Order { units: &units, unit_of: &unit_of, needs: &needs };
+                try_join(view, facts, d, n, &mut groups, &order)
+            }
             _ => None,
         };
         let unit = joined.unwrap_or_else(|| {
@@ -54,7 +60,7 @@ pub fn group(view: &mut View<'_>) -> Vec<Unit> {
         if joined.is_none()
             && let Stmt::Define(d) = stmt
             && is_plain(d)
-            && let Some(c) = candidate(view, d, n, unit)
+            && let Some(c) = candidate(view, facts, d, n, unit)
         {
             groups.push(c);
         }
@@ -136,9 +142,14 @@ pub fn deep_reads(view: &mut View<'_>, clause: &Clause) -> Vec<(TensorId, Vec<In
 }
 
 /// The rows a definition could have by itself.
-fn candidate(view: &mut View<'_>, d: &Definition, n: usize, unit: usize) -> Option<Candidate> {
+fn candidate(view: &mut View<'_>, facts: &Facts, d: &Definition, n: usize, unit: usize) -> Option<Candidate> {
     let clause = &d.clauses[0];
     let reads = deep_reads(view, clause);
+    if let Some(member) = by_key(view, facts, d, &reads) {
+        let reads = deep_reads(view, &member.clause);
+        let links = links(view, &member.rows, &reads);
+        return Some(Candidate { statements: vec![n], members: vec![member], links, pairs: true, sums: vec![n], unit });
+    }
     let pairs = reads.iter().any(|(t, _)| view.is_pair(*t));
     let rows: Vec<VarId> = if pairs {
         let rows = pair_rows(view, clause, &reads)?;
@@ -157,8 +168,18 @@ fn candidate(view: &mut View<'_>, d: &Definition, n: usize, unit: usize) -> Opti
         return None;
     }
     let links = links(view, &rows, &reads);
-    let member = Member { tensor: d.tensor, clause: clause.clone(), rows };
-    Some(Candidate { statements: vec![n], members: vec![member], links, pairs, unit })
+    let member = Member { tensor: d.tensor, clause: clause.clone(), rows, sum: None };
+    Some(Candidate { statements: vec![n], members: vec![member], links, pairs, sums: Vec::new(), unit })
+}
+
+/// A definition that reads pairs at other places than rows, as a sum by key.
+fn by_key(view: &mut View<'_>, facts: &Facts, d: &Definition, reads: &[(TensorId, Vec<Index>)]) -> Option<Member> {
+    let clause = &d.clauses[0];
+    let pairs = reads.iter().any(|(t, _)| view.is_pair(*t));
+    if !pairs || pair_rows(view, clause, reads).is_some() {
+        return None;
+    }
+    keyed::recognise(view, facts, d.tensor, clause)
 }
 
 /// The variables of a definition that index pair tensors; `None` if an index mixes one of them with something else.
@@ -212,26 +233,42 @@ fn deepest(view: &View<'_>, e: &Expr) -> i64 {
     }
 }
 
+/// The units so far, and what statements need.
+struct Order<'a> {
+    units: &'a [Vec<usize>],
+    unit_of: &'a [Option<usize>],
+    needs: &'a [Vec<usize>],
+}
+
 fn try_join(
     view: &mut View<'_>,
+    facts: &Facts,
     d: &Definition,
     n: usize,
     groups: &mut [Candidate],
-    units: &[Vec<usize>],
-    unit_of: &[Option<usize>],
-    needs: &[Vec<usize>],
+    order: &Order<'_>,
 ) -> Option<usize> {
-    let clause = &d.clauses[0];
-    let reads = deep_reads(view, clause);
+    let reads = deep_reads(view, &d.clauses[0]);
     let pairs = reads.iter().any(|(t, _)| view.is_pair(*t));
+    let member = by_key(view, facts, d, &reads);
+    let (clause, reads) = match &member {
+        Some(m) => (&m.clause, deep_reads(view, &m.clause)),
+        None => (&d.clauses[0], reads),
+    };
     if !pairs && !is_light(view, clause, &reads) {
         return None;
     }
+    // The rows of its own pairs; those of a sum by key are not all that its clause has for variables.
+    let own = match &member {
+        Some(m) => Some(m.rows.clone()),
+        None if pairs => Some(pair_rows(view, clause, &reads)?),
+        None => None,
+    };
     for g in groups.iter_mut().rev() {
-        if !independent(g, n, units, unit_of, needs) {
+        if !independent(g, n, order) || order.needs[n].iter().any(|m| g.sums.contains(m)) {
             continue;
         }
-        let Some(rows) = common_rows(view, g, clause, &reads, pairs) else { continue };
+        let Some(rows) = common_rows(g, clause, &reads, own.as_deref()) else { continue };
         // The same sizes, row by row.
         let first = &g.members[0];
         if rows.iter().zip(&first.rows).any(|(&a, &b)| view.size_of(a) != view.size_of(b)) {
@@ -244,14 +281,19 @@ fn try_join(
         }
         g.pairs |= pairs;
         g.statements.push(n);
-        g.members.push(Member { tensor: d.tensor, clause: clause.clone(), rows });
+        let sum = member.as_ref().and_then(|m| m.sum.clone());
+        if sum.is_some() {
+            g.sums.push(n);
+        }
+        g.members.push(Member { tensor: d.tensor, clause: clause.clone(), rows, sum });
         return Some(g.unit);
     }
     None
 }
 
 /// Whether nothing outside the group stands between it and the newcomer.
-fn independent(g: &Candidate, n: usize, units: &[Vec<usize>], unit_of: &[Option<usize>], needs: &[Vec<usize>]) -> bool {
+fn independent(g: &Candidate, n: usize, order: &Order<'_>) -> bool {
+    let &Order { units, unit_of, needs } = order;
     let mut stack: Vec<usize> = needs[n].iter().copied().filter(|m| !g.statements.contains(m)).collect();
     let mut seen = vec![false; needs.len()];
     stack.iter().for_each(|&m| seen[m] = true);
@@ -272,11 +314,10 @@ fn independent(g: &Candidate, n: usize, units: &[Vec<usize>], unit_of: &[Option<
 
 /// The newcomer's variables for the group's rows, if it has the same rows and reads members only there.
 fn common_rows(
-    view: &View<'_>,
     g: &Candidate,
     clause: &Clause,
     reads: &[(TensorId, Vec<Index>)],
-    pairs: bool,
+    own: Option<&[VarId]>,
 ) -> Option<Vec<VarId>> {
     let count = g.members[0].rows.len();
     let mut rows: Vec<Option<VarId>> = vec![None; count];
@@ -319,12 +360,9 @@ fn common_rows(
     if !touched || (1..rows.len()).any(|k| rows[..k].contains(&rows[k])) {
         return None;
     }
-    if pairs {
-        // Its own pair reads must not ask for other rows.
-        let own = pair_rows(view, clause, reads)?;
-        if own.iter().any(|v| !rows.contains(v)) {
-            return None;
-        }
+    // Its own pair reads must not ask for other rows.
+    if own.is_some_and(|own| own.iter().any(|v| !rows.contains(v))) {
+        return None;
     }
     Some(rows)
 }

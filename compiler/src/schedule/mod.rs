@@ -199,21 +199,14 @@ impl Planner<'_> {
         self.steps.push(PlanStep::Launch { kernel, tensors, site: site.to_owned() });
     }
 
-    /// The definition of that statement by itself: a sum by key, or register tiles.
+    /// The definition of that statement by itself.
     fn tiles(&mut self, function: &Function, n: usize) {
         let Stmt::Define(d) = &function.body[n] else { return };
         let name = self.view.name(d.tensor);
-        let decision = |p: &mut Self, how| {
-            let clauses: Vec<_> = d.clauses.iter().map(|c| (d.tensor, c.clone())).collect();
-            decisions::of_kernel(&mut p.view, &clauses, how)
-        };
         // Before the kernel: afterwards the function has more variables than it was written with.
-        let (by_key, by_element) = (decision(self, How::Key), decision(self, How::Elements));
-        if storage::is_plain(d) && keyed::schedule(self, d.tensor, &d.clauses[0], &name) {
-            self.decisions.extend(by_key);
-            return;
-        }
-        self.decisions.extend(by_element);
+        let clauses: Vec<_> = d.clauses.iter().map(|c| (d.tensor, c.clone())).collect();
+        let decision = decisions::of_kernel(&mut self.view, &clauses, How::Elements);
+        self.decisions.extend(decision);
         for clause in &d.clauses {
             tile::schedule(self, d.tensor, clause, &name);
         }
@@ -242,11 +235,17 @@ fn plan_function(program: &Program, function: &Function, facts: &Facts) -> Funct
     let mut p =
         Planner { view, facts: facts.clone(), steps: Vec::new(), copies: HashMap::new(), decisions: Vec::new() };
     decisions::stored(&mut p.view, &storage, function, &mut p.decisions);
-    for unit in groups::group(&mut p.view) {
+    for unit in groups::group(&mut p.view, facts) {
         match unit {
             groups::Unit::Rows(members) => {
-                let clauses: Vec<_> = members.iter().map(|m| (m.tensor, m.clause.clone())).collect();
+                let plain = members.iter().filter(|m| m.sum.is_none());
+                let clauses: Vec<_> = plain.map(|m| (m.tensor, m.clause.clone())).collect();
                 p.decisions.extend(decisions::of_kernel(&mut p.view, &clauses, How::Rows));
+                for m in members.iter().filter(|m| m.sum.is_some()) {
+                    let clauses = function.definition(m.tensor).map(|d| (m.tensor, d.clauses[0].clone()));
+                    let clauses: Vec<_> = clauses.into_iter().collect();
+                    p.decisions.extend(decisions::of_kernel(&mut p.view, &clauses, How::Key));
+                }
                 let names: Vec<String> = members.iter().map(|m| p.view.name(m.tensor)).collect();
                 rows::schedule(&mut p, &members, &names.join(", "));
             }

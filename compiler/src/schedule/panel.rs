@@ -94,12 +94,12 @@ pub fn schedule(
     let least = TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
     let mut most = (NEAR / (unroll * all_points * 4)).max(least);
     if !chunks.whole() {
-        most = most.min(facts.local_bytes / sums);
+        most = most.min(facts.local_bytes * 2 / 3 / sums);
     }
     let rows = rows && free.is_empty();
     if rows {
         // As far as rows fit, and the sums.
-        most = most.min(facts.local_bytes / 2 / chunks.points / unroll);
+        most = most.min(facts.local_bytes / 3 / chunks.points / unroll);
     }
     if tiles < least || most < least {
         return None;
@@ -219,11 +219,11 @@ impl Chunks {
     fn new(view: &View<'_>, vars: &[VarId], bytes: usize, local: usize) -> Option<Chunks> {
         let size = |v: VarId| view.size_of(v) as usize;
         let all: usize = vars.iter().map(|&v| size(v)).product();
-        if all * bytes <= local * 3 / 2 {
+        if all * bytes <= local {
             return Some(Chunks { outer: Vec::new(), split: None, inner: vars.to_vec(), points: all });
         }
-        // The sums need the other half.
-        let room = local / 2 / bytes;
+        // Near enough for every step; the sums and what is taken along lie further away.
+        let room = local / 3 / bytes;
         let (mut points, mut k) = (1, vars.len());
         while k > 0 && points * size(vars[k - 1]) <= room {
             k -= 1;

@@ -8,9 +8,9 @@
 use super::blocks::{self, Block};
 use super::emit::Scope;
 use super::expand::View;
-use super::keyed::Sum;
+use super::keyed::{Parts, Sum};
 use super::steps::{Local, Plan};
-use super::{Facts, Planner, along, lanes, share, stages};
+use super::{Facts, Planner, along, lanes, share, stages, tile};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Expr, Index, TensorId, VarId};
 use crate::loops::Kernel;
@@ -25,36 +25,71 @@ pub struct Member {
     pub clause: Clause,
     /// Its row variables, in the group's row order.
     pub rows: Vec<VarId>,
+    /// If its values are added up by key.
+    pub sum: Option<Sum>,
 }
 
-/// The kernel of a group.
+/// The kernels of a group: one, if sums by key can be members like the others.
 pub fn schedule(planner: &mut Planner<'_>, members: &[Member], site: &str) {
     let facts = planner.facts.clone();
-    let along = along::width(&mut planner.view, &facts, members);
-    let (kernel, tensors) = match along {
-        Some(width) => along::build(&mut planner.view, members, width),
-        None => {
-            let lane_rows = lane_rows(&mut planner.view, &facts, members);
-            build(&mut planner.view, &facts, members, &lane_rows, None)
+    let view = &mut planner.view;
+    let (sums, plain): (Vec<Member>, Vec<Member>) = members.iter().cloned().partition(|m| m.sum.is_some());
+    if sums.is_empty() {
+        let along = along::width(view, &facts, members);
+        let (kernel, tensors) = match along {
+            Some(width) => along::build(view, members, width),
+            None => {
+                let lane_rows = lane_rows(view, &facts, members);
+                let built = build(view, &facts, members, &lane_rows, false);
+                let (kernel, tensors, _) = built.expect("stages that do not fit are left out");
+                (kernel, tensors)
+            }
+        };
+        planner.launch(kernel, tensors, site);
+        return;
+    }
+    let rows = lane_rows(view, &facts, if plain.is_empty() { &sums } else { &plain });
+    let kept = |m: &Member| m.sum.as_ref().map(|s| s.kept(m));
+    let alike = sums.iter().all(|m| kept(m) == kept(&sums[0]));
+    let separate = sums.iter().all(|m| m.sum.as_ref().is_some_and(|s| s.separates(m, &rows)));
+    let alone = members.len() == 1;
+    let built = if alike && separate { build(view, &facts, members, &rows, !alone) } else { None };
+    match built {
+        Some((kernel, tensors, seconds)) => {
+            planner.launch(kernel, tensors, site);
+            for (tensor, clause) in seconds {
+                let name = planner.view.name(tensor);
+                tile::schedule(planner, tensor, &clause, &name);
+            }
         }
-    };
-    planner.launch(kernel, tensors, site);
+        None if alone => {
+            let clause = sums[0].sum.as_ref().expect("a sum").clause.clone();
+            tile::schedule(planner, sums[0].tensor, &clause, site);
+        }
+        None => {
+            let names: Vec<String> = plain.iter().map(|m| planner.view.name(m.tensor)).collect();
+            if !plain.is_empty() {
+                schedule(planner, &plain, &names.join(", "));
+            }
+            for m in &sums {
+                let name = planner.view.name(m.tensor);
+                schedule(planner, std::slice::from_ref(m), &name);
+            }
+        }
+    }
 }
 
 /// Which rows of the members run along the lanes.
-pub fn lane_rows(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> Vec<usize> {
+fn lane_rows(view: &mut View<'_>, facts: &Facts, members: &[Member]) -> Vec<usize> {
     let sizes: Vec<usize> = members[0].rows.iter().map(|&v| view.size_of(v) as usize).collect();
     lanes::choose(view, facts, members, &sizes)
 }
 
-/// The kernel of members with these rows along the lanes; with `sum`, that of its partial results.
-pub fn build(
-    view: &mut View<'_>,
-    facts: &Facts,
-    members: &[Member],
-    lane_rows: &[usize],
-    mut sum: Option<&mut Sum>,
-) -> (Kernel, Vec<TensorId>) {
+/// A kernel, its tensors, and what is left to do for its sums by key.
+type Built = (Kernel, Vec<TensorId>, Vec<(TensorId, Clause)>);
+
+/// The kernel of members with these rows along the lanes; with `fit`, only if all fits that should be staged.
+fn build(view: &mut View<'_>, facts: &Facts, members: &[Member], lane_rows: &[usize], fit: bool) -> Option<Built> {
     let first = &members[0];
     let sizes: Vec<usize> = first.rows.iter().map(|&v| view.size_of(v) as usize).collect();
     let lane_size: usize = lane_rows.iter().map(|&r| sizes[r]).product();
@@ -94,11 +129,12 @@ pub fn build(
                 inner: m.clause.vars.iter().copied().filter(|v| !m.rows.contains(v)).collect(),
                 at: m.clause.at.iter().map(|i| i.subst(&f, view)).collect(),
                 body: m.clause.body.subst_vars(&f, view),
+                summed: m.sum.is_some(),
             }
         })
         .collect();
 
-    let mut plan = plan(view, facts, members, &locals, lane, &candidates, sum.is_none());
+    let mut plan = plan(view, facts, members, &locals, lane, &candidates, fit)?;
     let block = plan.block;
     let lanes: Vec<VarId> = (0..block.vectors).map(|_| view.var("lane", lane_size)).collect();
     view.aligned_lane = block.aligned(lane_size).then_some(lanes[0]);
@@ -112,32 +148,29 @@ pub fn build(
         tiles: block.tiles(lane_size),
         outer: row_vars.iter().enumerate().filter_map(|(r, v)| Some(((*v)?, sizes[r], r))).collect(),
     };
-    if let Some(sum) = &mut sum {
-        sum.divide(view, members[0].tensor, &rows);
-    }
+    let parts = Parts::new(view, members, &rows);
+    let seconds = parts.as_ref().map_or_else(Vec::new, |p| p.second(view));
 
     let view = &*view;
     let mut s = Scope::new(view.name(members[members.len() - 1].tensor), view, block.width as u8);
     s.lane_var = Some(rows.lanes[0]);
     s.more_lanes = rows.lanes[1..].to_vec();
-    if let Some(sum) = sum {
-        sum.emit(&mut s, &rows, &mut |s, put| s.steps(&rows, facts, &plan.steps, true, put));
-        return s.finish();
+    match parts {
+        Some(parts) => parts.emit(&mut s, &rows, &mut |s, put| s.steps(&rows, facts, &plan.steps, put)),
+        None => {
+            s.kernel.items = (rows.tiles * rows.outer.iter().map(|o| o.1).product::<usize>()) as u32;
+            let item = s.item();
+            let (tile, rest) = s.split_item(item, rows.tiles);
+            s.bind_rows(&rows, tile);
+            s.bind_outer(rest, &rows.outer.iter().collect::<Vec<_>>());
+            s.steps(&rows, facts, &plan.steps, &mut |s, tensor, at, value, _| s.store(tensor, at, value));
+        }
     }
-    s.kernel.items = (rows.tiles * rows.outer.iter().map(|o| o.1).product::<usize>()) as u32;
-    let item = s.item();
-    let (tile, mut rest) = s.split_item(item, rows.tiles);
-    s.bind_rows(&rows, tile);
-    for &(v, size, _) in rows.outer.iter().rev() {
-        let (value, left) = s.split_item(rest, size);
-        rest = left;
-        s.bind(v, value);
-    }
-    s.steps(&rows, facts, &plan.steps, false, &mut |s, tensor, at, value, _| s.store(tensor, at, value));
-    s.finish()
+    let (kernel, tensors) = s.finish();
+    Some((kernel, tensors, seconds))
 }
 
-/// The steps for the first candidate whose stages fit, fewer and narrower vectors needing less memory.
+/// The steps for the first candidate whose stages fit, fewer and narrower vectors needing less memory; with `fit`, `None` if there is none of the full width.
 fn plan(
     view: &mut View<'_>,
     facts: &Facts,
@@ -145,12 +178,12 @@ fn plan(
     locals: &[Local],
     lane: VarId,
     candidates: &[Block],
-    turn: bool,
-) -> Plan {
+    fit: bool,
+) -> Option<Plan> {
     let roots: Vec<(Vec<VarId>, Expr)> = locals.iter().map(|m| (m.inner.clone(), m.body.clone())).collect();
     let generous = share::generous(facts);
     let mut out = None;
-    for &block in candidates {
+    for &block in candidates.iter().take_while(|b| !fit || b.width == candidates[0].width) {
         for (asked, more) in [(&generous, 2), (&generous, 1), (&generous, 0), (facts, 1), (facts, 0)] {
             let (stage, fits) = stages::choose(view, asked, lane, &roots, block, members, more > 1);
             let last = more == 0 && asked.local_bytes == facts.local_bytes;
@@ -160,18 +193,18 @@ fn plan(
             let vec = view.var("vector", block.vectors);
             let mut plan = Plan::new(lane, vec, block, stage);
             for m in locals {
-                plan.member(view, facts, m, turn, more > 0);
+                plan.member(view, facts, m, more > 0);
             }
             let bytes = share::share(view, &mut plan.steps.clone(), block, vec);
             if fits && bytes <= facts.local_bytes {
-                return plan;
+                return Some(plan);
             }
-            if bytes <= facts.local_bytes {
+            if !fit && bytes <= facts.local_bytes {
                 out = Some(plan);
             }
         }
     }
-    out.expect("a row kernel has a vector of rows")
+    out
 }
 
 /// The rows of a kernel: those along the lanes, in so many tiles, and the others.

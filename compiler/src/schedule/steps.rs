@@ -64,6 +64,8 @@ pub enum Step {
         body: Expr,
         /// What stands for the value in the members after it, if it has no variables of its own.
         pin: Option<TensorId>,
+        /// Whether its values are added up, so that each must be given just once.
+        summed: bool,
     },
     /// Computes a member, with vectors along its last variable.
     Turned(Turned),
@@ -107,6 +109,8 @@ pub struct Local {
     pub at: Vec<Index>,
     /// The element's value.
     pub body: Expr,
+    /// Whether its values are added up by key.
+    pub summed: bool,
 }
 
 /// The steps of a kernel as they are found.
@@ -147,15 +151,15 @@ impl Plan {
         }
     }
 
-    /// Adds a member, turned if that is cheaper; `turn`: whether it may be.
-    pub fn member(&mut self, view: &mut View<'_>, facts: &Facts, member: &Local, turn: bool, factor: bool) {
-        let Local { tensor, inner, at, body } = member.clone();
+    /// Adds a member, turned if that is cheaper; `factor`: whether common factors may be staged.
+    pub fn member(&mut self, view: &mut View<'_>, facts: &Facts, member: &Local, factor: bool) {
+        let Local { tensor, inner, at, body, summed } = member.clone();
         let expand = |this: &mut Self, view: &mut View<'_>| {
             let body = this.expand(view, &body);
             let many = factor && points_of(view, &inner) >= MANY;
             if many { this.factored(view, &inner, &body) } else { body }
         };
-        if turn && let Some(&last) = inner.last() {
+        if !summed && let Some(&last) = inner.last() {
             // What is stored along its last variable is then better than what is staged, a row in every lane.
             let before = self.clone();
             self.along = Some(last);
@@ -168,7 +172,7 @@ impl Plan {
             *self = before;
         }
         let body = expand(self, view);
-        let pin = inner.is_empty().then(|| {
+        let pin = (inner.is_empty() && !summed).then(|| {
             let axis = view.function.var(self.vec).axis;
             view.function.new_tensor("row", view.elem(tensor), vec![axis], None)
         });
@@ -176,7 +180,7 @@ impl Plan {
             self.done.insert(tensor, (at.clone(), pin));
             self.varying.insert(pin, None);
         }
-        self.steps.push(Step::Member { tensor, inner, at, body, pin });
+        self.steps.push(Step::Member { tensor, inner, at, body, pin, summed });
     }
 
     /// Inlines what is virtual and reads stages for what is staged, adding the stages that are new.

@@ -24,16 +24,26 @@ impl Scope<'_> {
         }
     }
 
-    /// Emits the steps; `put` takes the values of members, of every point just once if `once`.
-    pub fn steps(&mut self, rows: &Rows, facts: &Facts, steps: &[Step], once: bool, put: Put<'_>) {
+    /// Binds the rows that are not along the lanes to the parts of a number, the last one changing fastest.
+    pub fn bind_outer(&mut self, mut number: ValueId, outer: &[&(VarId, usize, usize)]) {
+        for &&(v, size, _) in outer.iter().rev() {
+            let (value, left) = self.split_item(number, size);
+            number = left;
+            self.bind(v, value);
+        }
+    }
+
+    /// Emits the steps; `put` takes the values of members.
+    pub fn steps(&mut self, rows: &Rows, facts: &Facts, steps: &[Step], put: Put<'_>) {
         for step in steps {
             match step {
                 Step::Stage(stage) => self.stage(rows, facts, stage),
-                Step::Member { tensor, inner, at, body, pin } => {
+                Step::Member { tensor, inner, at, body, pin, summed } => {
                     if let Some(pin) = pin {
                         self.local(*pin, Type { elem: local_elem(self.view.elem(*tensor)), lanes: self.lanes });
                     }
-                    let sweep = Sweep { vars: inner, body, at, once, vectors: rows.block.vectors };
+                    let sweep =
+                        Sweep { vars: inner, body, at, once: *summed, few: *summed, vectors: rows.block.vectors };
                     self.sweep(rows, facts, &sweep, &mut |s, at, value, vector| {
                         let value = s.widen(value);
                         put(s, *tensor, at, value, vector);
@@ -64,7 +74,7 @@ impl Scope<'_> {
         if let Some(turned) = &stage.turned {
             self.turned_stage(rows, stage, turned, &at);
         } else {
-            let sweep = Sweep { vars: &stage.vars, body: &stage.body, at: &at, once: stage.once, vectors };
+            let sweep = Sweep { vars: &stage.vars, body: &stage.body, at: &at, once: stage.once, few: false, vectors };
             self.sweep(rows, facts, &sweep, &mut |s, at, value, _| s.store_local(stage.tensor, at, value));
         }
         self.filled(stage.tensor);
@@ -177,7 +187,8 @@ impl Scope<'_> {
         };
         let Some((&last, outer)) = sweep.vars.split_last() else { return points_of(self, 1) };
         let size = self.view.size_of(last) as usize;
-        let most = points(facts, rows.block, along::has_reduce(sweep.body));
+        let sums = along::has_reduce(sweep.body);
+        let most = if sweep.few && !sums { 1 } else { points(facts, rows.block, sums) };
         // The widest step that wastes least.
         let step = (1..=size.min(most)).rev().min_by_key(|&n| size.div_ceil(n) * n * 4 + size.div_ceil(n)).unwrap_or(1);
         let (steps, rest) = if sweep.once { (size / step, size % step) } else { (size.div_ceil(step), 0) };
@@ -289,6 +300,8 @@ struct Sweep<'a> {
     at: &'a [Index],
     /// Whether every point is to be evaluated just once.
     once: bool,
+    /// Whether what is done with a value takes many instructions.
+    few: bool,
     /// How many of an item's vectors differ.
     vectors: usize,
 }
