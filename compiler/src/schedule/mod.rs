@@ -13,8 +13,6 @@ pub mod host;
 mod keyed;
 mod lanes;
 mod panel;
-#[cfg(test)]
-mod panel_tests;
 mod rows;
 mod share;
 mod split;

@@ -1,8 +1,8 @@
 //! Contractions through panels, against the interpreter.
 
-use super::*;
-use crate::ir::{BinaryOp, Pred, UnaryOp};
+use crate::ir::{BinaryOp, Elem, Expr, Index, Pred, UnaryOp, VarId};
 use crate::loops::Stmt as Loop;
+use crate::schedule::{Facts, schedule};
 use crate::testing::{Make, arguments, check_schedule, rd};
 
 /// Panels of little memory, so that small sums come in chunks too.
