@@ -116,7 +116,7 @@ fn what_is_wrong_with_a_folder_is_said() {
     let err = fails(&[&eval[..], &["--set", "data.format=idx"]].concat());
     assert!(err.contains("t10k-images-idx3-ubyte"), "{err}");
     let err = fails(&[&eval[..], &["--set", "data.mean=1,2"]].concat());
-    assert!(err.contains("`data.mean`: expected a number or a list of three"), "{err}");
+    assert!(err.contains("`data.mean`: expected a number, or a list of three"), "{err}");
     // A photograph that was cut short.
     let bad = set.path("train/c003/1.jpg");
     RgbImage::from_pixel(40, 30, Rgb([9, 99, 200])).save(&bad).expect("written");
