@@ -294,7 +294,7 @@ fn shape(
             size > 1 && unroll * size + size + 2 <= facts.registers
         };
         let others = clause.vars.iter().copied().filter(|w| *w != v && !group.contains(w));
-        beside = others.filter(|&w| fits(w) && shared(w)).last();
+        beside = others.rev().find(|&w| fits(w) && shared(w));
         if let Some(w) = beside {
             vectors = vectors.min((facts.registers / (unroll * view.size_of(w) as usize + 1)).max(1));
         }
