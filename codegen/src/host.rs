@@ -64,13 +64,13 @@ impl HostMemory {
 
 /// A kernel's machine code, now or later.
 pub struct HostKernel {
-    kernel: LoopKernel,
     state: Mutex<State>,
     done: Condvar,
 }
 
 enum State {
-    Waiting,
+    /// The kernel, which is not kept when it is compiled: those of a large model take as much memory as its smaller tensors.
+    Waiting(LoopKernel),
     Compiling,
     Done(Result<PlironEngine, String>),
 }
@@ -84,13 +84,16 @@ impl HostKernel {
     fn engine(&self) -> Result<PlironEngine, String> {
         let mut state = lock(&self.state);
         loop {
-            match &*state {
-                State::Done(result) => return result.clone(),
+            match std::mem::replace(&mut *state, State::Compiling) {
+                State::Done(result) => {
+                    *state = State::Done(result.clone());
+                    return result;
+                }
                 State::Compiling => state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner),
-                State::Waiting => {
-                    *state = State::Compiling;
+                State::Waiting(kernel) => {
                     drop(state);
-                    let result = self.compile();
+                    let result = compile(&kernel);
+                    drop(kernel);
                     state = lock(&self.state);
                     *state = State::Done(result);
                     self.done.notify_all();
@@ -98,21 +101,21 @@ impl HostKernel {
             }
         }
     }
+}
 
-    fn compile(&self) -> Result<PlironEngine, String> {
-        let compile = || -> Result<PlironEngine, CompilationError> {
-            // Vectors begin at any element.
-            let options = PlironOptions { cpu_buffer_alignment: Some(4), ..PlironOptions::default() };
-            let definition = define_kernel(&self.kernel)?;
-            Ok(PlironCompiler { target: LlvmTarget::Cpu }.compile(definition, &options)?.expect_jit())
-        };
-        match catch_unwind(AssertUnwindSafe(compile)) {
-            Ok(result) => result.map_err(|e| e.to_string()),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("unknown reason");
-                Err(format!("the compiler stopped: {text}"))
-            }
+fn compile(kernel: &LoopKernel) -> Result<PlironEngine, String> {
+    let compile = || -> Result<PlironEngine, CompilationError> {
+        // Vectors begin at any element.
+        let options = PlironOptions { cpu_buffer_alignment: Some(4), ..PlironOptions::default() };
+        let definition = define_kernel(kernel)?;
+        Ok(PlironCompiler { target: LlvmTarget::Cpu }.compile(definition, &options)?.expect_jit())
+    };
+    match catch_unwind(AssertUnwindSafe(compile)) {
+        Ok(result) => result.map_err(|e| e.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or("unknown reason");
+            Err(format!("the compiler stopped: {text}"))
         }
     }
 }
@@ -222,7 +225,8 @@ fn spare_llvm_work() {
 pub struct HostDevice {
     compilers: Compilers,
     pool: Pool,
-    kernels: Mutex<HashMap<KernelKey, Arc<HostKernel>>>,
+    /// By the digest of the kernel: 128 bits, which no two kernels share by chance.
+    kernels: Mutex<HashMap<[u64; 2], Arc<HostKernel>>>,
     /// Held while buffers are used.
     memory: Mutex<()>,
 }
@@ -245,12 +249,9 @@ impl HostDevice {
     /// Has a kernel compiled in the background; one that is known already is not compiled again.
     pub fn compile(&self, key: KernelKey) -> Arc<HostKernel> {
         let mut kernels = lock(&self.kernels);
-        let known = kernels.entry(key.clone()).or_insert_with(|| {
-            let kernel = Arc::new(HostKernel {
-                kernel: LoopKernel::host(key),
-                state: Mutex::new(State::Waiting),
-                done: Condvar::new(),
-            });
+        let known = kernels.entry(key.digest()).or_insert_with(|| {
+            let waiting = State::Waiting(LoopKernel::host(key));
+            let kernel = Arc::new(HostKernel { state: Mutex::new(waiting), done: Condvar::new() });
             self.compilers.add(kernel.clone());
             kernel
         });

@@ -34,6 +34,12 @@ impl KernelKey {
         });
         KernelKey { kernel: Arc::new(kernel), digest }
     }
+
+    /// Two hashes of the kernel under different seeds.
+    #[cfg(feature = "cpu")]
+    pub fn digest(&self) -> [u64; 2] {
+        self.digest
+    }
 }
 
 impl PartialEq for KernelKey {

@@ -78,6 +78,16 @@ impl Device {
             Device::Kernels(_) => (1e-4, 1e-3),
         }
     }
+    /// Whether a kernel's result may lie where something lies that it reads, see [`foveate_compiler::loops::in_place`]. Graphics interfaces
+    /// forbid to bind memory twice if it is written.
+    pub fn works_in_place(&self) -> bool {
+        match self {
+            Device::Interpreter => false,
+            Device::Loops => true,
+            #[cfg(feature = "kernels")]
+            Device::Kernels(d) => d.backend() == Backend::Cpu,
+        }
+    }
     /// Waits for everything it was given to do.
     pub fn sync(&self) -> Result<()> {
         match self {

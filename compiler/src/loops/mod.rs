@@ -14,6 +14,7 @@
 
 pub mod display;
 pub mod eval;
+pub mod in_place;
 pub mod verify;
 pub mod work;
 

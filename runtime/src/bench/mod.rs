@@ -7,13 +7,13 @@ pub use ceilings::{Ceilings, ceilings};
 
 use crate::checkpoint::Data;
 use crate::device::Device;
-use crate::driver::{Compiled, Request, Source, gradient};
+use crate::driver::{Request, Source, gradient};
 use crate::error::Result;
 use crate::plan::{ArenaId, Bindings, Layout, Memory, Session};
 use crate::train::{Optimizer, OptimizerSettings};
 use foveate_compiler::check::Value;
 use foveate_compiler::ir::{ArgRole, ResultRole};
-use foveate_compiler::loops::work::work;
+use foveate_compiler::loops::work::{Work, work};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -118,7 +118,10 @@ pub struct KernelTime {
 struct Bench {
     memory: Memory,
     session: Session,
-    compiled: Compiled,
+    /// The kernels' names and work.
+    kernels: Vec<(String, Work)>,
+    /// The kernel of each launch.
+    launches: Vec<usize>,
     optimizer: Option<Optimizer>,
     state_bytes: usize,
 }
@@ -155,7 +158,7 @@ pub fn bench(options: &BenchOptions) -> Result<Measurement> {
         runs,
         start_s,
         derive_s,
-        kernels: bench.compiled.graph.as_ref().map_or(0, |g| g.kernels.len()),
+        kernels: bench.kernels.len(),
         launches: bench.session.launches(),
         flops: total.0,
         bytes: total.1,
@@ -217,7 +220,13 @@ impl Bench {
             Part::Gradients => 2,
             Part::Step => 4,
         };
-        Ok((Bench { memory, session, compiled, optimizer, state_bytes: 4 * params.len * copies }, batch))
+        let (mut kernels, mut launches) = (Vec::new(), Vec::new());
+        if let Some(graph) = &compiled.graph {
+            kernels.extend(graph.kernels.iter().map(|k| (k.name.clone(), work(k))));
+            launches.extend(graph.launches.iter().map(|l| l.kernel));
+        }
+        let state_bytes = 4 * params.len * copies;
+        Ok((Bench { memory, session, kernels, launches, optimizer, state_bytes }, batch))
     }
 
     fn run(&mut self, step: u64) -> Result<()> {
@@ -231,26 +240,24 @@ impl Bench {
 
     /// Floating-point operations and bytes of a run.
     fn work(&self) -> (f64, f64) {
-        let Some(graph) = &self.compiled.graph else { return (0.0, 0.0) };
-        let each: Vec<_> = graph.kernels.iter().map(work).collect();
-        graph.launches.iter().map(|l| &each[l.kernel]).fold((0.0, 0.0), |(f, b), w| (f + w.flops, b + w.bytes))
+        let each = self.launches.iter().map(|&kernel| &self.kernels[kernel].1);
+        each.fold((0.0, 0.0), |(f, b), w| (f + w.flops, b + w.bytes))
     }
 
     /// Measures every launch of the program, in a few runs of their own.
     fn by_kernel(&mut self) -> Result<Vec<KernelTime>> {
-        let Some(graph) = &self.compiled.graph else { return Ok(Vec::new()) };
+        if self.launches.is_empty() {
+            return Ok(Vec::new());
+        }
         self.memory.measure();
         for _ in 0..LEAST {
             self.session.run(&mut self.memory)?;
         }
         let times = self.memory.measured();
-        let mut out: Vec<KernelTime> = graph
-            .kernels
-            .iter()
-            .enumerate()
-            .map(|(kernel, k)| KernelTime {
+        let mut out: Vec<KernelTime> = (self.kernels.iter().enumerate())
+            .map(|(kernel, (name, _))| KernelTime {
                 kernel,
-                name: k.name.clone(),
+                name: name.clone(),
                 launches: 0,
                 ms: 0.0,
                 flops: 0.0,
@@ -259,12 +266,12 @@ impl Bench {
             .collect();
         // A run launches what the graph says, in its order, and then copies of results.
         let per_run = times.len() / LEAST;
-        for (n, launch) in graph.launches.iter().enumerate() {
+        for (n, &kernel) in self.launches.iter().enumerate() {
             let mut of_runs: Vec<f64> =
                 times.iter().skip(n).step_by(per_run).map(|(_, t)| 1e3 * t.as_secs_f64()).collect();
             of_runs.sort_by(f64::total_cmp);
-            let work = work(&graph.kernels[launch.kernel]);
-            let row = &mut out[launch.kernel];
+            let work = &self.kernels[kernel].1;
+            let row = &mut out[kernel];
             row.launches += 1;
             row.ms += of_runs[of_runs.len() / 2];
             row.flops += work.flops;

@@ -4,10 +4,12 @@
 //! them; temporaries of all programs share one, in which those that do not live at the same time overlap.
 
 mod copy;
+mod in_place;
 mod liveness;
 mod memory;
 mod session;
 
+pub(crate) use in_place::replaces;
 pub use liveness::{Interval, pack};
 pub use memory::{ALIGN, ArenaId, Memory, Place};
 pub use session::{Bindings, Session, scratch_bytes};

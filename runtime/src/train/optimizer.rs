@@ -9,7 +9,7 @@ use super::settings::OptimizerSettings;
 use crate::checkpoint::Data;
 use crate::driver::{Request, Source};
 use crate::error::{Error, Result};
-use crate::plan::{ALIGN, ArenaId, Bindings, Memory, Place, Session};
+use crate::plan::{ALIGN, ArenaId, Bindings, Memory, Place, Session, replaces};
 use foveate_compiler::check::{Spec, Value};
 use foveate_compiler::ir::{ArgRole, Elem, Program, ResultRole};
 use foveate_dsl::SourceMap;
@@ -23,8 +23,8 @@ const CLIP_EPSILON: f64 = 1e-6;
 pub struct Optimizer {
     rule: Session,
     settings: OptimizerSettings,
-    /// Vectors that the rule gives anew: the value's arena, and the spare one that receives the next value.
-    updated: Vec<(ArenaId, ArenaId)>,
+    /// Vectors that the rule gives anew: the value's arena, and the spare one that receives the next value if that cannot take its place at once.
+    updated: Vec<(ArenaId, Option<ArenaId>)>,
     /// Moments by name.
     pub moments: Vec<(String, ArenaId)>,
     scalars: Vec<String>,
@@ -92,18 +92,24 @@ impl Optimizer {
             arenas.insert(name, arena);
         }
         let mut updated = Vec::new();
-        let mut spares: HashMap<String, ArenaId> = HashMap::new();
+        let mut next: HashMap<String, ArenaId> = HashMap::new();
         for result in &compiled.program.entry().results {
             let ResultRole::Output(name) = &result.role else { continue };
-            let Some(value) = name.strip_suffix('2').and_then(|n| arenas.get(n)) else {
+            let Some((of, &value)) = name.strip_suffix('2').and_then(|n| arenas.get_key_value(n)) else {
                 return Err(Error::Setting(format!(
                     "optimizer `{}`: the result `{name}` is the next value of no argument (`p2` would be that of `p`)",
                     settings.rule
                 )));
             };
-            let spare = memory.add(len)?;
-            updated.push((*value, spare));
-            spares.insert(name.clone(), spare);
+            let in_place = match &compiled.graph {
+                Some(graph) if memory.device().works_in_place() => {
+                    replaces(graph, &result.role, &ArgRole::Input(of.clone()))
+                }
+                _ => false,
+            };
+            let spare = if in_place { None } else { Some(memory.add(len)?) };
+            updated.push((value, spare));
+            next.insert(name.clone(), spare.unwrap_or(value));
         }
         for name in &scalars {
             if settings.scalar(name, 1, 0.0, 1.0).is_none() {
@@ -122,7 +128,7 @@ impl Optimizer {
             _ => None,
         };
         let results = |role: &ResultRole| match role {
-            ResultRole::Output(name) => spares.get(name).map(|&a| whole(a)),
+            ResultRole::Output(name) => next.get(name).map(|&a| whole(a)),
             _ => None,
         };
         let bindings = Bindings { args: &args, results: &results };
@@ -166,7 +172,9 @@ impl Optimizer {
         memory.write(memory.whole(self.scalar_arena), &Data::F32(values))?;
         self.rule.run(memory)?;
         for &(value, spare) in &self.updated {
-            memory.swap(value, spare);
+            if let Some(spare) = spare {
+                memory.swap(value, spare);
+            }
             memory.round_to_f32(value);
         }
         Ok(Update { grad_norm })
