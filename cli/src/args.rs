@@ -1,6 +1,7 @@
 //! The command line: verbs, their options and their help.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use crate::size::Bytes;
 use foveate_runtime::checkpoint::Fit;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -105,6 +106,9 @@ pub struct Explain {
     /// Images in a batch
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = batch)]
     pub batch: usize,
+    /// What arguments, results and temporaries may take at most: 4GiB, 800MiB. Blocks that occur several times are computed again in the backward to keep to it
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Bytes>,
     /// Run it too, and put the time of each kernel beside its estimate
     #[arg(long)]
     pub measure: bool,
@@ -239,6 +243,9 @@ pub struct Train {
     /// Where checkpoints and the report go; an earlier run there is moved to DIR/previous [default: out/RECIPE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// What the tensors may take at most: 4GiB, 800MiB. Blocks that occur several times are computed again in the backward to keep to it
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Bytes>,
     /// Go on from the checkpoint in the output directory
     #[arg(long)]
     pub resume: bool,
@@ -273,6 +280,9 @@ pub struct Bench {
     /// Take inputs and parameters from a safetensors file as `verify` reads it; without one they are random
     #[arg(long, value_name = "FILE", conflicts_with = "batch")]
     pub against: Option<PathBuf>,
+    /// What the tensors may take at most: 4GiB, 800MiB. Blocks that occur several times are computed again in the backward to keep to it
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<Bytes>,
     /// Seconds to measure for
     #[arg(long, default_value_t = 3.0, value_name = "S", value_parser = seconds)]
     pub seconds: f64,

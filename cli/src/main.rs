@@ -3,6 +3,7 @@
 mod args;
 mod failure;
 mod output;
+mod size;
 mod source;
 mod verbs;
 

@@ -11,6 +11,8 @@ pub struct Gradient {
     pub seeds: Seeds,
     /// Names of parameters and inputs.
     pub wrt: Vec<String>,
+    /// How many calls of the program save nothing for the backward: less memory, more work. See [`grad::differentiate_saving`].
+    pub recomputed: usize,
 }
 
 /// An optimised program and how it came about.
@@ -20,6 +22,8 @@ pub struct Derivation {
     pub program: Program,
     /// What the rewrites did, before and after differentiation.
     pub report: Report,
+    /// How many calls it makes that might save nothing.
+    pub calls: usize,
 }
 
 /// Optimises a program, and differentiates it on the way where a gradient is asked for. `watch` sees the program after every stage and
@@ -36,8 +40,9 @@ pub fn derive(
     let mut report = pipeline::run(&mut program, pipeline::BEFORE, pipeline::Options::default(), &mut |pass, p| {
         watch(&format!("rewrite.{}", pass.name), p);
     })?;
+    let calls = grad::calls(&program);
     if let Some(gradient) = gradient {
-        program = grad::differentiate(&program, &gradient.seeds, &gradient.wrt)?;
+        program = grad::differentiate_saving(&program, &gradient.seeds, &gradient.wrt, gradient.recomputed)?;
         watch("differentiated", &program);
         let after = pipeline::run(&mut program, pipeline::AFTER, pipeline::Options::default(), &mut |pass, p| {
             watch(&format!("rewrite-gradient.{}", pass.name), p);
@@ -53,5 +58,5 @@ pub fn derive(
             }
         }
     }
-    Ok(Derivation { program, report })
+    Ok(Derivation { program, report, calls })
 }

@@ -106,7 +106,7 @@ fn check(spec: &str, item: &str, name: &str, settings: &[(&str, &str)]) {
     };
     compare(&format!("{name}, as written"), &golden, &run(&plain), 1e-6, 1e-6);
 
-    let gradient = Gradient { seeds, wrt };
+    let gradient = Gradient { seeds, wrt, recomputed: 0 };
     let derived = derive(program, Some(&gradient), &mut |_, _| {}).expect("derives").program;
     compare(&format!("{name}, derived"), &golden, &run(&derived), 1e-6, 1e-6);
 

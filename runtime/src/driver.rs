@@ -2,15 +2,18 @@
 
 use crate::checkpoint::Data;
 use crate::error::{Error, Result};
+use crate::plan::{ALIGN, scratch_bytes};
 use crate::rng::hash_bytes;
 use foveate_compiler::check::{Spec, Value};
 use foveate_compiler::compile::{Gradient, derive};
 use foveate_compiler::grad::{self, Seeds};
 use foveate_compiler::ir::{Program, ResultRole};
+use foveate_compiler::loops::work::work;
 use foveate_compiler::lower::{LowerOptions, Lowered, lower};
 use foveate_compiler::rewrite::Report;
 use foveate_compiler::schedule::{Facts, KernelGraph, schedule, too_large};
 use foveate_dsl::{Diagnostic, SourceMap, render};
+use serde::Serialize;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -69,9 +72,63 @@ pub struct Compiled {
     pub report: Report,
     /// Time of each stage.
     pub stages: Vec<(&'static str, Duration)>,
+    /// How it was made to fit a memory budget, if one was given.
+    pub saving: Option<Saving>,
+    /// How many of its calls might save nothing for the backward.
+    calls: usize,
+}
+
+/// A memory budget, and what was done to keep it. All figures are bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Saving {
+    /// What the tensors may take.
+    pub budget: usize,
+    /// What they would take if all that the backward needs were saved.
+    pub saving_all: usize,
+    /// What they take.
+    pub bytes: usize,
+    /// How many calls of repeated blocks save nothing, those that run first: the backward computes them again.
+    pub recomputed: usize,
+    /// Of how many.
+    pub calls: usize,
+    /// Floating-point operations of the program over those if all were saved.
+    pub work: f64,
+}
+
+impl std::fmt::Display for Saving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        write!(f, "tensors take {:.1} MiB of the {:.1} MiB that they may", mib(self.bytes), mib(self.budget))?;
+        if self.recomputed == 0 {
+            return write!(f, ": all that the backward needs is kept");
+        }
+        write!(
+            f,
+            "; keeping all would take {:.1} MiB, so {} of {} blocks are computed again in the backward, {:.0} % more work",
+            mib(self.saving_all),
+            self.recomputed,
+            self.calls,
+            100.0 * (self.work - 1.0)
+        )
+    }
 }
 
 impl Compiled {
+    /// Bytes of its tensors on a device: arguments, results and temporaries.
+    fn bytes(&self) -> usize {
+        let entry = self.program.entry();
+        let tensors = entry.args.iter().map(|a| a.tensor).chain(entry.results.iter().map(|r| r.tensor));
+        let size = |t| self.program.shape(entry, t).iter().product::<usize>().next_multiple_of(ALIGN) * 4;
+        tensors.map(size).sum::<usize>() + self.graph.as_ref().map_or(0, scratch_bytes)
+    }
+
+    /// Floating-point operations of a run.
+    fn flops(&self) -> f64 {
+        let Some(graph) = &self.graph else { return 0.0 };
+        let each: Vec<f64> = graph.kernels.iter().map(|k| work(k).flops).collect();
+        graph.launches.iter().map(|l| each[l.kernel]).sum()
+    }
+
     /// Says which element of an input of labels is no class, if there is one.
     pub(crate) fn check_labels(&self, input: &str, data: &Data) -> std::result::Result<(), String> {
         let classes = self.lowered.inputs.iter().find(|i| i.name == input).and_then(|i| i.label_classes);
@@ -134,6 +191,70 @@ impl Source {
         facts: Option<&Facts>,
         watch: &mut dyn FnMut(&str, &Program),
     ) -> Result<Compiled> {
+        self.compile_saving(request, facts, 0, watch)
+    }
+
+    /// Like [`Source::compile`], with tensors that take no more than `budget` bytes: those of the program and `others`, which is told what
+    /// was lowered. Where they take more, blocks that occur several times are computed again in the backward, as few as will do.
+    ///
+    /// # Errors
+    /// As [`Source::compile`]; and a budget that is too small, with what is needed at least.
+    pub fn compile_within(
+        &self,
+        request: &Request<'_>,
+        facts: Option<&Facts>,
+        budget: usize,
+        others: &dyn Fn(&Lowered) -> Result<usize>,
+    ) -> Result<Compiled> {
+        let mut best = self.compile(request, facts)?;
+        if best.graph.is_none() {
+            let message = "a memory budget needs a device with kernels: the interpreter keeps everything it computes";
+            return Err(Error::Setting(message.to_owned()));
+        }
+        let others = others(&best.lowered)?;
+        let (saving_all, all_work) = (best.bytes() + others, best.flops());
+        let (mut bytes, mut recomputed, calls) = (saving_all, 0, best.calls);
+        if bytes > budget && calls > 0 {
+            // More calls that save nothing take less memory: the least number is searched for by halves.
+            let (mut too_few, mut enough) = (0, calls + 1);
+            while enough - too_few > 1 {
+                let tried = if enough > calls { calls } else { usize::midpoint(too_few, enough) };
+                let compiled = self.compile_saving(request, facts, tried, &mut |_, _| {})?;
+                let takes = compiled.bytes() + others;
+                if takes <= budget || takes < bytes && bytes > budget {
+                    (bytes, recomputed, best) = (takes, tried, compiled);
+                }
+                if takes <= budget {
+                    enough = tried;
+                } else if tried == calls {
+                    break;
+                } else {
+                    too_few = tried;
+                }
+            }
+        }
+        if bytes > budget {
+            let mib = |bytes: usize| (bytes as f64 / f64::from(1 << 20)).ceil();
+            let again = if recomputed > 0 { ", with all repeated blocks computed again in the backward" } else { "" };
+            return Err(Error::Setting(format!(
+                "the tensors of a step need {} MiB at least{again}; the budget is {} MiB: raise --memory, or take fewer images a batch (now {})",
+                mib(bytes),
+                budget >> 20,
+                request.batch
+            )));
+        }
+        best.saving = Some(Saving { budget, saving_all, bytes, recomputed, calls, work: best.flops() / all_work });
+        Ok(best)
+    }
+
+    /// Compiles with so many calls that save nothing.
+    fn compile_saving(
+        &self,
+        request: &Request<'_>,
+        facts: Option<&Facts>,
+        recomputed: usize,
+        watch: &mut dyn FnMut(&str, &Program),
+    ) -> Result<Compiled> {
         let mut stages = Vec::new();
         let mut clock = Instant::now();
         let mut lap = |name: &'static str, stages: &mut Vec<(&'static str, Duration)>| {
@@ -148,6 +269,7 @@ impl Source {
                 Wrt::Params => lowered.params.iter().map(|p| p.name.clone()).collect(),
                 Wrt::Names(names) => names.clone(),
             },
+            recomputed,
         });
         let Some(facts) = facts else {
             let program = match &gradient {
@@ -156,7 +278,7 @@ impl Source {
             };
             lap("differentiate", &mut stages);
             let report = Report::default();
-            return Ok(Compiled { lowered, program, graph: None, report, stages });
+            return Ok(Compiled { lowered, program, graph: None, report, stages, saving: None, calls: 0 });
         };
         let derivation = derive(lowered.program.clone(), gradient.as_ref(), watch).map_err(Error::Setting)?;
         lap("rewrite and differentiate", &mut stages);
@@ -165,8 +287,8 @@ impl Source {
         }
         let graph = schedule(&derivation.program, facts);
         lap("schedule", &mut stages);
-        let (program, report) = (derivation.program, derivation.report);
-        Ok(Compiled { lowered, program, graph: Some(graph), report, stages })
+        let (program, report, calls) = (derivation.program, derivation.report, derivation.calls);
+        Ok(Compiled { lowered, program, graph: Some(graph), report, stages, saving: None, calls })
     }
 }
 

@@ -77,6 +77,7 @@ fn main() {
         out: PathBuf::new(),
         resume: false,
         init: None,
+        memory: None,
         max_steps: None,
         quiet: true,
     };

@@ -29,6 +29,7 @@ pub fn run(arguments: &Bench) -> Result<(), Failure> {
             Part::Gradients => bench::Part::Gradients,
             Part::Step => bench::Part::Step,
         },
+        memory: arguments.memory.map(|m| m.0),
         device: arguments.device.name().to_owned(),
         seconds: arguments.seconds,
         launches: arguments.kernels,
@@ -74,6 +75,9 @@ fn text(report: &Report) -> String {
         bytes(m.device_bytes as f64),
         bytes(m.peak_bytes as f64)
     );
+    if let Some(saving) = &m.saving {
+        out += &format!("{saving}\n");
+    }
     if !m.by_kernel.is_empty() {
         let columns = [("kernel", Align::Left), ("launches", Align::Right), ("ms", Align::Right)];
         let rates = [("flop/s", Align::Right), ("", Align::Right), ("bytes/s", Align::Right), ("", Align::Right)];

@@ -8,6 +8,8 @@ use foveate_compiler::explain::{Explanation, explain};
 use foveate_compiler::schedule::Facts;
 use foveate_runtime::bench::{BenchOptions, Part, bench};
 use foveate_runtime::device::Device;
+use foveate_runtime::driver::Saving;
+use serde::Serialize;
 
 /// Explains the training step of an item, or its inference.
 pub fn run(arguments: &Explain) -> Result<(), Failure> {
@@ -21,9 +23,11 @@ pub fn run(arguments: &Explain) -> Result<(), Failure> {
     let Some(facts) = facts else {
         return Err(Failure::new("the interpreter runs the program as it is written: there are no kernels to explain"));
     };
-    let mut explanation = costs(&item, !arguments.inference, &facts)?;
+    let budget = arguments.memory.map(|m| m.0);
+    let (explanation, saving) = costs(&item, !arguments.inference, &facts, budget)?;
+    let mut explanation = Explained { explanation, saving };
     if arguments.measure {
-        measure(arguments, &mut explanation)?;
+        measure(arguments, &mut explanation.explanation)?;
     }
     if arguments.json { output::say_json(&explanation) } else { output::say(&text(&explanation)) }
 }
@@ -39,6 +43,7 @@ fn measure(arguments: &Explain, explanation: &mut Explanation) -> Result<(), Fai
         settings: source::values(&arguments.target.settings.set)?,
         against: None,
         batch: arguments.batch,
+        memory: arguments.memory.map(|m| m.0),
         part: if arguments.inference { Part::Inference } else { Part::Gradients },
         device: arguments.device.name().to_owned(),
         seconds: SECONDS,
@@ -50,18 +55,36 @@ fn measure(arguments: &Explain, explanation: &mut Explanation) -> Result<(), Fai
     Ok(())
 }
 
-/// The derivation of an item's program.
-pub fn costs(item: &Item, training: bool, facts: &Facts) -> Result<Explanation, Failure> {
+/// The derivation of an item's program, and how a memory budget was kept.
+pub fn costs(
+    item: &Item,
+    training: bool,
+    facts: &Facts,
+    budget: Option<usize>,
+) -> Result<(Explanation, Option<Saving>), Failure> {
     item.with(training, |source, request| {
         let written = source.compile(request, None)?;
-        let compiled = source.compile(request, Some(facts))?;
+        let compiled = match budget {
+            None => source.compile(request, Some(facts))?,
+            Some(budget) => source.compile_within(request, Some(facts), budget, &|_| Ok(0))?,
+        };
         let graph = compiled.graph.as_ref().expect("programs are scheduled when there are facts");
-        Ok(explain(&written.program, &compiled.report, graph, facts))
+        Ok((explain(&written.program, &compiled.report, graph, facts), compiled.saving))
     })
 }
 
+/// An explanation with what was done about memory.
+#[derive(Serialize)]
+struct Explained {
+    #[serde(flatten)]
+    explanation: Explanation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saving: Option<Saving>,
+}
+
 /// The explanation for people.
-fn text(e: &Explanation) -> String {
+fn text(explained: &Explained) -> String {
+    let e = &explained.explanation;
     let mut out = String::new();
     if !e.algorithm.is_empty() {
         let mut table = Table::new([("definition", Align::Left), ("algorithm", Align::Left)]);
@@ -131,5 +154,8 @@ fn text(e: &Explanation) -> String {
         bytes(m.naive),
         bytes(m.naive_largest),
     );
+    if let Some(saving) = &explained.saving {
+        out += &format!("{saving}\n");
+    }
     out
 }

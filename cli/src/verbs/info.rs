@@ -55,7 +55,7 @@ pub fn run(arguments: &Info) -> Result<(), Failure> {
         })
         .collect();
     let facts = source::facts();
-    let (forward, step) = (costs(&item, false, &facts)?, costs(&item, true, &facts)?);
+    let (forward, step) = (costs(&item, false, &facts, None)?.0, costs(&item, true, &facts, None)?.0);
     let facts_of_device = source::facts();
     let rewritten = item.with(false, |source, request| source.compile(request, Some(&facts_of_device)))?;
     let layers = layers(&tensors, &products(&rewritten.program));

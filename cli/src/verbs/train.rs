@@ -22,6 +22,7 @@ pub fn run(arguments: &Train) -> Result<(), Failure> {
         out,
         resume: arguments.resume,
         init: arguments.init.clone().map(|path| (path, arguments.fitting.fit())),
+        memory: arguments.memory.map(|m| m.0),
         max_steps: None,
         quiet: arguments.json,
     })?;

@@ -23,7 +23,8 @@ struct Halves {
 /// All functions of the new program: the originals, then halves as they are made.
 pub struct Variants {
     functions: Vec<Function>,
-    halves: HashMap<FuncId, Halves>,
+    /// By function, and whether its forward saves what the backward needs.
+    halves: HashMap<(FuncId, bool), Halves>,
 }
 
 fn is_float(elem: Elem) -> bool {
@@ -41,14 +42,16 @@ impl Variants {
         self.functions
     }
 
-    /// Makes every call on an active path one of the forward half.
-    pub fn save_in_calls(&mut self, walk: &mut Reverse<'_>) {
+    /// Makes every call on an active path one of the forward half; the first `recomputed` calls save nothing.
+    pub fn save_in_calls(&mut self, walk: &mut Reverse<'_>, recomputed: usize) {
+        let mut calls = 0;
         for n in 0..walk.function.body.len() {
             let Stmt::Call(c) = walk.function.body[n].clone() else { continue };
+            calls += 1;
             if !c.results.iter().any(|t| walk.active[t.index()]) {
                 continue;
             }
-            let h = self.halves(c.function, walk.axes);
+            let h = self.halves(c.function, calls > recomputed, walk.axes);
             let forward = &self.functions[h.forward.index()];
             let extra = forward.results.len() - c.results.len();
             let mut results = c.results.clone();
@@ -103,9 +106,9 @@ impl Variants {
         walk.function.body.push(Stmt::Call(Call { function: h.backward, args, results, site }));
     }
 
-    /// The halves of a function, made when first asked for.
-    fn halves(&mut self, function: FuncId, axes: &mut Vec<Axis>) -> Halves {
-        if let Some(h) = self.halves.get(&function) {
+    /// The halves of a function, made when first asked for; `save` tells whether the forward saves more than the author wants saved.
+    fn halves(&mut self, function: FuncId, save: bool, axes: &mut Vec<Axis>) -> Halves {
+        if let Some(h) = self.halves.get(&(function, save)) {
             return h.clone();
         }
         let f = self.functions[function.index()].clone();
@@ -114,7 +117,7 @@ impl Variants {
         let grads: Vec<usize> = (0..f.args.len()).filter(|&n| differentiable(&f.args[n])).collect();
         let wrt: Vec<TensorId> = grads.iter().map(|&n| f.args[n].tensor).collect();
         let mut walk = Reverse::new(axes, f.clone(), &wrt);
-        self.save_in_calls(&mut walk);
+        self.save_in_calls(&mut walk, 0);
         let forward_body = walk.function.body.clone();
         let seeds: Vec<usize> = (0..f.results.len())
             .filter(|&n| {
@@ -135,8 +138,10 @@ impl Variants {
         let both = walk.function;
         let backward_body = both.body[forward_body.len()..].to_vec();
 
-        let saved = saved(axes, &both, &forward_body, &backward_body, &gradients);
-        let mut forward = Function { name: format!("{}.forward", f.name), body: forward_body.clone(), ..both.clone() };
+        let saved = saved(axes, &both, &forward_body, &backward_body, &gradients, save);
+        let again_name = if save { "" } else { "#again" };
+        let name = format!("{}.forward{again_name}", f.name);
+        let mut forward = Function { name, body: forward_body.clone(), ..both.clone() };
         forward.results = f.results.clone();
         forward
             .results
@@ -160,13 +165,13 @@ impl Variants {
                 FnResult { tensor: t, role: ResultRole::Grad(name) }
             })
             .collect();
-        let backward = Function { name: format!("{}.backward", f.name), args, body, results, ..both };
+        let backward = Function { name: format!("{}.backward{again_name}", f.name), args, body, results, ..both };
 
         self.functions.push(forward);
         self.functions.push(backward);
         let n = self.functions.len() as u32;
         let h = Halves { forward: FuncId(n - 2), backward: FuncId(n - 1), saved: saved.len(), grads, seeds };
-        self.halves.insert(function, h.clone());
+        self.halves.insert((function, save), h.clone());
         h
     }
 }
@@ -176,7 +181,15 @@ fn name_of(f: &Function, t: TensorId) -> String {
 }
 
 /// What the backward reads of the forward and is kept: results of calls, of labelling, of reductions no larger than the largest argument or result, and what the author wants saved.
-fn saved(axes: &[Axis], f: &Function, forward: &[Stmt], backward: &[Stmt], gradients: &[TensorId]) -> Vec<TensorId> {
+/// Without `save`, what the author wants saved alone.
+fn saved(
+    axes: &[Axis],
+    f: &Function,
+    forward: &[Stmt],
+    backward: &[Stmt],
+    gradients: &[TensorId],
+    save: bool,
+) -> Vec<TensorId> {
     let size = |t: TensorId| f.tensor(t).dims.iter().map(|d| axes[d.index()].size).product::<usize>();
     let ends = f.args.iter().map(|a| a.tensor).chain(f.results.iter().map(|r| r.tensor));
     let largest = ends.map(size).max().unwrap_or(0);
@@ -186,10 +199,10 @@ fn saved(axes: &[Axis], f: &Function, forward: &[Stmt], backward: &[Stmt], gradi
             Keep::Recompute => false,
             Keep::Auto => {
                 let costly = d.clauses.len() > 1 || matches!(&*d.clauses[0].body.node, Node::Reduce(_));
-                costly && size(d.tensor) <= largest
+                save && costly && size(d.tensor) <= largest
             }
         },
-        Stmt::Call(_) | Stmt::Components(_) => true,
+        Stmt::Call(_) | Stmt::Components(_) => save,
     };
     let mut out = Vec::new();
     let mut wanted: Vec<TensorId> = backward.iter().flat_map(Stmt::reads).chain(gradients.iter().copied()).collect();

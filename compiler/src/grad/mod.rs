@@ -5,7 +5,8 @@
 //! ordinary definitions after those of the program.
 //!
 //! A function that is called becomes two: a forward one that also gives what the backward needs, and the backward. Saved are the results of
-//! reductions that are no larger than the largest argument or result; everything else is computed again.
+//! reductions that are no larger than the largest argument or result; everything else is computed again. Calls that save nothing at all
+//! can be asked for ([`differentiate_saving`]): their backward begins with the whole forward.
 
 mod derivatives;
 mod functions;
@@ -14,7 +15,7 @@ pub mod solve;
 #[cfg(test)]
 mod tests;
 
-use crate::ir::{Arg, ArgRole, Elem, FnResult, Program, ResultRole, TensorId};
+use crate::ir::{Arg, ArgRole, Elem, FnResult, Program, ResultRole, Stmt, TensorId};
 use functions::Variants;
 use reverse::Reverse;
 
@@ -27,11 +28,32 @@ pub enum Seeds {
     Loss,
 }
 
+/// How many calls of functions a program makes directly.
+pub fn calls(program: &Program) -> usize {
+    program.entry().body.iter().filter(|stmt| matches!(stmt, Stmt::Call(_))).count()
+}
+
 /// The program with the gradients with respect to the named parameters and inputs as further results.
 ///
 /// # Errors
 /// A name that is no float parameter or input, or a seed that is no float result.
 pub fn differentiate(program: &Program, seeds: &Seeds, wrt: &[String]) -> Result<Program, String> {
+    differentiate_saving(program, seeds, wrt, 0)
+}
+
+/// Like [`differentiate`], but the first `recomputed` calls of the program save nothing; see [`calls`].
+///
+/// Those that come first are the ones to take: what they save lives longest, and when their backward computes it again, what later calls
+/// saved is gone already.
+///
+/// # Errors
+/// As [`differentiate`].
+pub fn differentiate_saving(
+    program: &Program,
+    seeds: &Seeds,
+    wrt: &[String],
+    recomputed: usize,
+) -> Result<Program, String> {
     let mut out = program.clone();
     let entry = out.functions.remove(out.entry.index());
     // The entry comes last in any program: nothing calls it.
@@ -51,7 +73,7 @@ pub fn differentiate(program: &Program, seeds: &Seeds, wrt: &[String]) -> Result
     let tensors: Vec<TensorId> = targets.iter().map(|(_, t)| *t).collect();
     let mut variants = Variants::new(callees);
     let mut walk = Reverse::new(&mut out.axes, entry, &tensors);
-    variants.save_in_calls(&mut walk);
+    variants.save_in_calls(&mut walk, recomputed);
 
     let result = |walk: &Reverse<'_>, name: &str| {
         walk.function.results.iter().find_map(|r| match &r.role {

@@ -82,7 +82,7 @@ fn everything(program: &Program) -> Gradient {
         ArgRole::Param(n) | ArgRole::Input(n) => Some(n.clone()),
         _ => None,
     });
-    Gradient { seeds, wrt: wrt.collect() }
+    Gradient { seeds, wrt: wrt.collect(), recomputed: 0 }
 }
 
 fn output(role: &ResultRole) -> Option<String> {

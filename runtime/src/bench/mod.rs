@@ -7,13 +7,14 @@ pub use ceilings::{Ceilings, ceilings};
 
 use crate::checkpoint::Data;
 use crate::device::Device;
-use crate::driver::{Request, Source, gradient};
+use crate::driver::{Request, Saving, Source, gradient};
 use crate::error::Result;
 use crate::plan::{ArenaId, Bindings, Layout, Memory, Session};
-use crate::train::{Optimizer, OptimizerSettings};
+use crate::train::{Optimizer, OptimizerSettings, vector_bytes};
 use foveate_compiler::check::Value;
 use foveate_compiler::ir::{ArgRole, ResultRole};
 use foveate_compiler::loops::work::{Work, work};
+use foveate_compiler::lower::Lowered;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ pub struct BenchOptions {
     pub batch: usize,
     /// What is measured.
     pub part: Part,
+    /// What the tensors may take at most, in bytes; blocks are computed again in the backward to keep to it.
+    pub memory: Option<usize>,
     /// A device's name.
     pub device: String,
     /// Seconds to measure for.
@@ -89,6 +92,8 @@ pub struct Measurement {
     pub bytes: f64,
     /// What parameters take, and in training their gradients and the optimiser's moments.
     pub state_bytes: usize,
+    /// How a memory budget was kept.
+    pub saving: Option<Saving>,
     /// All that was allocated on the device.
     pub device_bytes: usize,
     /// The most memory the process ever had; 0 where the system does not tell.
@@ -123,7 +128,19 @@ struct Bench {
     /// The kernel of each launch.
     launches: Vec<usize>,
     optimizer: Option<Optimizer>,
+    saving: Option<Saving>,
     state_bytes: usize,
+}
+
+/// The update rule of a measured step.
+fn adamw() -> OptimizerSettings {
+    let arguments = [("lr", 1e-4), ("weight_decay", 0.05), ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8)];
+    let arguments: BTreeMap<String, f64> = arguments.map(|(n, v)| (n.to_owned(), v)).into();
+    OptimizerSettings { rule: "AdamW".to_owned(), arguments, clip: None }
+}
+
+fn layout(lowered: &Lowered) -> Layout {
+    Layout::new(lowered.params.iter().map(|p| (p.name.as_str(), p.shape.as_slice())))
 }
 
 /// Measures.
@@ -163,6 +180,7 @@ pub fn bench(options: &BenchOptions) -> Result<Measurement> {
         flops: total.0,
         bytes: total.1,
         state_bytes: bench.state_bytes,
+        saving: bench.saving,
         device_bytes: bench.memory.bytes(),
         peak_bytes,
         by_kernel,
@@ -184,9 +202,17 @@ impl Bench {
         if request.training {
             request.gradients = Some(gradient(&source.lower(&request)?));
         }
-        let compiled = source.compile(&request, device.facts().as_ref())?;
+        let facts = device.facts();
+        let rule = adamw();
+        let compiled = match options.memory {
+            None => source.compile(&request, facts.as_ref())?,
+            Some(budget) => source.compile_within(&request, facts.as_ref(), budget, &|lowered| match options.part {
+                Part::Step => vector_bytes(&source, &rule, &device, layout(lowered).len),
+                _ => Ok(0),
+            })?,
+        };
         let decls = || compiled.lowered.params.iter();
-        let params = Layout::new(decls().map(|p| (p.name.as_str(), p.shape.as_slice())));
+        let params = layout(&compiled.lowered);
         let mut memory = Memory::new(device)?;
         let param_arena = memory.add(params.len)?;
         let grads = if request.training { Some(memory.add(params.len)?) } else { None };
@@ -210,10 +236,7 @@ impl Bench {
             for (entry, decl) in params.entries.iter().zip(decls()) {
                 mask[entry.offset..entry.offset + entry.len].fill(f32::from(u8::from(decl.decay)));
             }
-            let arguments = [("lr", 1e-4), ("weight_decay", 0.05), ("beta1", 0.9), ("beta2", 0.999), ("eps", 1e-8)];
-            let arguments: BTreeMap<String, f64> = arguments.map(|(n, v)| (n.to_owned(), v)).into();
-            let settings = OptimizerSettings { rule: "AdamW".to_owned(), arguments, clip: None };
-            optimizer = Some(Optimizer::new(&source, &settings, &mut memory, param_arena, grads, mask)?);
+            optimizer = Some(Optimizer::new(&source, &rule, &mut memory, param_arena, grads, mask)?);
         }
         let copies = match options.part {
             Part::Inference => 1,
@@ -226,7 +249,8 @@ impl Bench {
             launches.extend(graph.launches.iter().map(|l| l.kernel));
         }
         let state_bytes = 4 * params.len * copies;
-        Ok((Bench { memory, session, kernels, launches, optimizer, state_bytes }, batch))
+        let saving = compiled.saving;
+        Ok((Bench { memory, session, kernels, launches, optimizer, saving, state_bytes }, batch))
     }
 
     fn run(&mut self, step: u64) -> Result<()> {

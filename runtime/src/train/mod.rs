@@ -16,6 +16,7 @@ mod settings;
 
 pub use evaluate::Evaluation;
 pub use optimizer::Optimizer;
+pub(crate) use optimizer::vector_bytes;
 pub use profile::{Profile, profile};
 pub use run::train;
 pub use settings::{DataSettings, ItemCall, OptimizerSettings, Settings};
@@ -49,6 +50,8 @@ pub struct TrainOptions {
     pub resume: bool,
     /// Values to begin with, and how they are made to fit; a file or a checkpoint. A run that is resumed has its own.
     pub init: Option<(PathBuf, Fit)>,
+    /// What the tensors of a training step may take at most, in bytes; blocks are computed again in the backward to keep to it.
+    pub memory: Option<usize>,
     /// Stop after so many steps in all, and save.
     pub max_steps: Option<u64>,
     /// Print nothing.

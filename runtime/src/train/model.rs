@@ -1,10 +1,11 @@
 //! The programs of a training run and the memory they share.
 
+use super::optimizer::vector_bytes;
 use super::settings::{ItemCall, Settings};
 use crate::checkpoint::{Data, Fit, Fitted, Tensor, Tensors};
 use crate::data::Batch;
 use crate::device::Device;
-use crate::driver::{Compiled, Request, Source, Wrt};
+use crate::driver::{Compiled, Request, Saving, Source, Wrt};
 use crate::error::{Error, Result};
 use crate::init;
 use crate::plan::{ALIGN, ArenaId, Bindings, Layout, Memory, Place, Session};
@@ -39,6 +40,10 @@ pub struct Model<'a> {
     pub scratch_bytes: usize,
     /// The stages of its compilation with their times.
     pub stages: Vec<(&'static str, Duration)>,
+    /// What the tensors of a training step may take, in bytes.
+    budget: Option<usize>,
+    /// What was done about that.
+    pub saving: Option<Saving>,
 }
 
 /// Memory that only training needs.
@@ -76,10 +81,17 @@ pub struct StepResult {
 
 impl<'a> Model<'a> {
     /// Compiles the training program for a full batch and makes memory for the model; parameters and states have their initial values.
-    pub fn for_training(source: &'a Source, settings: &'a Settings, device: &Device) -> Result<Model<'a>> {
+    /// With a budget, all tensors of a training step together take no more bytes than that.
+    pub fn for_training(
+        source: &'a Source,
+        settings: &'a Settings,
+        device: &Device,
+        budget: Option<usize>,
+    ) -> Result<Model<'a>> {
         let losses: Vec<String> = settings.weights.iter().map(|(n, _)| n.clone()).collect();
-        let compiled = compile_step(source, settings, device, settings.batch, &losses)?;
+        let compiled = compile_step(source, settings, device, settings.batch, &losses, budget)?;
         let mut model = Model::with_memory(source, settings, device, &compiled)?;
+        model.budget = budget;
         let scalars = losses.len() * ALIGN;
         model.training = Some(Training {
             grads: model.memory.add(model.params.len)?,
@@ -109,7 +121,6 @@ impl<'a> Model<'a> {
         device: &Device,
         compiled: &Compiled,
     ) -> Result<Model<'a>> {
-        let layout = |decls: &[ParamDecl]| Layout::new(decls.iter().map(|p| (p.name.as_str(), p.shape.as_slice())));
         let (params, states) = (layout(&compiled.lowered.params), layout(&compiled.lowered.states));
         let decls = compiled.lowered.params.iter().chain(&compiled.lowered.states).cloned().collect();
         let mut memory = Memory::new(device.clone())?;
@@ -130,6 +141,8 @@ impl<'a> Model<'a> {
             kernels: (0, 0),
             scratch_bytes: 0,
             stages: compiled.stages.clone(),
+            budget: None,
+            saving: compiled.saving,
         };
         model.initialise()?;
         Ok(model)
@@ -218,7 +231,7 @@ impl<'a> Model<'a> {
     fn attempt(&mut self, batch: &Batch, step: u64, weights: &[f64], losses: &[String]) -> Result<StepResult> {
         let key = (batch.labels.len(), losses.to_vec());
         if !self.steps.contains_key(&key) {
-            let compiled = compile_step(self.source, self.settings, self.memory.device(), key.0, losses)?;
+            let compiled = compile_step(self.source, self.settings, self.memory.device(), key.0, losses, self.budget)?;
             let program = self.bind(&compiled, key.0)?;
             self.steps.insert(key.clone(), program);
         }
@@ -331,12 +344,17 @@ impl Bound {
     }
 }
 
+fn layout(decls: &[ParamDecl]) -> Layout {
+    Layout::new(decls.iter().map(|p| (p.name.as_str(), p.shape.as_slice())))
+}
+
 fn compile_step(
     source: &Source,
     settings: &Settings,
     device: &Device,
     batch: usize,
     losses: &[String],
+    budget: Option<usize>,
 ) -> Result<Compiled> {
     let request = Request {
         item: Some(&settings.loss.name),
@@ -347,7 +365,13 @@ fn compile_step(
         exposed: Vec::new(),
         gradients: Some((Seeds::Cotangents(losses.to_vec()), Wrt::Params)),
     };
-    source.compile(&request, device.facts().as_ref())
+    let facts = device.facts();
+    match budget {
+        None => source.compile(&request, facts.as_ref()),
+        Some(budget) => source.compile_within(&request, facts.as_ref(), budget, &|lowered| {
+            vector_bytes(source, &settings.optimizer, device, layout(&lowered.params).len)
+        }),
+    }
 }
 
 fn compile_inference(source: &Source, model: &ItemCall, device: &Device, batch: usize) -> Result<Compiled> {

@@ -7,7 +7,8 @@
 
 use super::settings::OptimizerSettings;
 use crate::checkpoint::Data;
-use crate::driver::{Request, Source};
+use crate::device::Device;
+use crate::driver::{Compiled, Request, Source};
 use crate::error::{Error, Result};
 use crate::plan::{ALIGN, ArenaId, Bindings, Memory, Place, Session, replaces};
 use foveate_compiler::check::{Spec, Value};
@@ -38,6 +39,42 @@ pub struct Update {
     pub grad_norm: Option<f64>,
 }
 
+/// Compiles an update rule for vectors of `len` elements: of the spec, or else of the prelude.
+fn compile(source: &Source, device: &Device, name: &str, len: usize) -> Result<Compiled> {
+    let size = [("N".to_owned(), Value::Int(len as i64))];
+    let request = Request { training: true, ..Request::inference(Some(name), &size, 1) };
+    let facts = device.facts();
+    if source.spec.item(Some(name)).is_ok() {
+        source.compile(&request, facts.as_ref())
+    } else {
+        prelude(name)?.compile(&request, facts.as_ref())
+    }
+}
+
+/// Whether the next value of a vector may be written where its value is.
+fn in_place(compiled: &Compiled, device: &Device, next: &ResultRole, value: &str) -> bool {
+    let works = device.works_in_place();
+    compiled.graph.as_ref().is_some_and(|g| works && replaces(g, next, &ArgRole::Input(value.to_owned())))
+}
+
+/// Bytes that a rule's vectors take beside parameters and gradients of `len` elements each.
+pub(crate) fn vector_bytes(
+    source: &Source,
+    settings: &OptimizerSettings,
+    device: &Device,
+    len: usize,
+) -> Result<usize> {
+    let compiled = compile(source, device, &settings.rule, len)?;
+    let own = inputs(&compiled.program).0.iter().filter(|name| !matches!(name.as_str(), "p" | "g")).count();
+    let spare = compiled.program.entry().results.iter().filter(|r| match &r.role {
+        ResultRole::Output(name) => {
+            name.strip_suffix('2').is_some_and(|value| !in_place(&compiled, device, &r.role, value))
+        }
+        _ => false,
+    });
+    Ok(4 * len * (own + spare.count()))
+}
+
 impl Optimizer {
     /// Compiles the rule for arenas of `params` and `grads`; `decay` has a 1 or 0 an element.
     pub fn new(
@@ -49,27 +86,8 @@ impl Optimizer {
         decay: Vec<f32>,
     ) -> Result<Optimizer> {
         let len = memory.len(params);
-        let facts = memory.device().facts();
         let whole = |arena| Place { arena, offset: 0, len };
-        let size = [("N".to_owned(), Value::Int(len as i64))];
-        let compile = |name: &str| {
-            let request = Request {
-                item: Some(name),
-                settings: &size,
-                training: true,
-                random: true,
-                batch: 1,
-                exposed: Vec::new(),
-                gradients: None,
-            };
-            let found = source.spec.item(Some(name)).is_ok();
-            if found {
-                source.compile(&request, facts.as_ref())
-            } else {
-                prelude(name)?.compile(&request, facts.as_ref())
-            }
-        };
-        let compiled = compile(&settings.rule)?;
+        let compiled = compile(source, memory.device(), &settings.rule, len)?;
         let (vectors, scalars) = inputs(&compiled.program);
 
         let mut arenas: HashMap<String, ArenaId> = HashMap::new();
@@ -101,13 +119,8 @@ impl Optimizer {
                     settings.rule
                 )));
             };
-            let in_place = match &compiled.graph {
-                Some(graph) if memory.device().works_in_place() => {
-                    replaces(graph, &result.role, &ArgRole::Input(of.clone()))
-                }
-                _ => false,
-            };
-            let spare = if in_place { None } else { Some(memory.add(len)?) };
+            let same = in_place(&compiled, memory.device(), &result.role, of);
+            let spare = if same { None } else { Some(memory.add(len)?) };
             updated.push((value, spare));
             next.insert(name.clone(), spare.unwrap_or(value));
         }
@@ -137,7 +150,7 @@ impl Optimizer {
         let norm = match settings.clip {
             None => None,
             Some(_) => {
-                let compiled = compile("SquaredNorm")?;
+                let compiled = compile(source, memory.device(), "SquaredNorm", len)?;
                 let args = |role: &ArgRole| (*role == ArgRole::Input("g".into())).then(|| whole(grads));
                 let bindings = Bindings { args: &args, ..Bindings::NONE };
                 Some(Session::new(memory, &compiled.program, compiled.graph.as_ref(), &bindings)?)

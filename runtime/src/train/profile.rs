@@ -51,7 +51,7 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
         augment: Some(settings.augment),
     };
     lap("read the data", &mut stages);
-    let mut model = Model::for_training(&source, &settings, &device)?;
+    let mut model = Model::for_training(&source, &settings, &device, options.memory)?;
     stages.extend(model.stages.iter().map(|(name, t)| ((*name).to_owned(), t.as_secs_f64())));
     let within: f64 = model.stages.iter().map(|(_, t)| t.as_secs_f64()).sum();
     lap("make memory, begin to compile kernels", &mut stages);

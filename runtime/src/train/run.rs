@@ -37,7 +37,7 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     };
     let directory = options.data.as_ref().unwrap_or(&settings.data.path);
     let (train_data, test_data) = settings.data.layout.read_both(directory)?;
-    let mut model = Model::for_training(&source, &settings, &device)?;
+    let mut model = Model::for_training(&source, &settings, &device, options.memory)?;
     let decay = model.decay_mask();
     let params = model.param_arena;
     let grads = model.grad_arena().ok_or_else(|| Error::Device("the model has no memory for gradients".to_owned()))?;
@@ -115,6 +115,9 @@ impl Trainer<'_> {
         let progress = Progress::new(self.settings.epochs, total, self.state.step, self.options.quiet);
         let interrupt = Interrupt::new()?;
         progress.say(&self.headline(train, test));
+        if let Some(saving) = &self.model.saving {
+            progress.say(&format!("memory: {saving}"));
+        }
         let first_step = self.state.step;
         let mut first_step_seconds = None;
         let clock = Instant::now();

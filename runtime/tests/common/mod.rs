@@ -107,6 +107,7 @@ impl Place {
             out: self.out(out),
             resume: false,
             init: None,
+            memory: None,
             max_steps: None,
             quiet: true,
         }
