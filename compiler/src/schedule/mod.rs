@@ -17,6 +17,7 @@ mod split;
 mod stages;
 mod steps;
 mod storage;
+mod strips;
 mod sweep;
 #[cfg(test)]
 mod tests;

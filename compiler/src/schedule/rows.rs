@@ -10,6 +10,7 @@ use super::emit::Scope;
 use super::expand::View;
 use super::keyed::{Parts, Sum};
 use super::steps::{Local, Plan};
+use super::strips::{self, Pass};
 use super::{Facts, Planner, along, lanes, share, stages, tile};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Expr, Index, TensorId, VarId};
@@ -180,29 +181,34 @@ fn plan(
     candidates: &[Block],
     fit: bool,
 ) -> Option<Plan> {
-    let roots: Vec<(Vec<VarId>, Expr)> = locals.iter().map(|m| (m.inner.clone(), m.body.clone())).collect();
     let generous = share::generous(facts);
     let mut out = None;
+    let row_vars = view.row_vars.clone();
     for &block in candidates.iter().take_while(|b| !fit || b.width == candidates[0].width) {
-        for (asked, more) in [(&generous, 2), (&generous, 1), (&generous, 0), (facts, 1), (facts, 0)] {
-            let (stage, fits) = stages::choose(view, asked, lane, &roots, block, members, more > 1);
-            let last = more == 0 && asked.local_bytes == facts.local_bytes;
-            if !fits && !last {
-                continue;
-            }
-            let vec = view.var("vector", block.vectors);
-            let mut plan = Plan::new(lane, vec, block, stage);
-            for m in locals {
-                plan.member(view, facts, m, more > 0);
-            }
-            let bytes = share::share(view, &mut plan.steps.clone(), block, vec);
-            if fits && bytes <= facts.local_bytes {
-                return Some(plan);
-            }
-            if !fit && bytes <= facts.local_bytes {
-                out = Some(plan);
+        // The rows as they are, then strip by strip.
+        let whole = vec![Pass { members: locals.to_vec(), strip: None }];
+        for passes in [Some(whole), strips::passes(view, facts, locals, block).filter(|_| !fit)].into_iter().flatten() {
+            let all = passes.iter().flat_map(|p| &p.members);
+            let roots: Vec<(Vec<VarId>, Expr)> = all.map(|m| (m.inner.clone(), m.body.clone())).collect();
+            for (asked, more) in [(&generous, 2), (&generous, 1), (&generous, 0), (facts, 1), (facts, 0)] {
+                let (stage, fits) = stages::choose(view, asked, lane, &roots, block, members, more > 1);
+                let last = more == 0 && asked.local_bytes == facts.local_bytes;
+                if !fits && !last {
+                    continue;
+                }
+                let vec = view.var("vector", block.vectors);
+                let mut plan = Plan::new(lane, vec, block, stage);
+                let done = passes.iter().all(|p| plan.pass(view, facts, p, more > 0));
+                let bytes = share::share(view, &mut plan.steps.clone(), block, vec);
+                if fits && done && bytes <= facts.local_bytes {
+                    return Some(plan);
+                }
+                if !fit && done && bytes <= facts.local_bytes {
+                    out.get_or_insert(plan);
+                }
             }
         }
+        view.row_vars.clone_from(&row_vars);
     }
     out
 }

@@ -8,6 +8,7 @@ use super::blocks::Block;
 use super::expand::View;
 use super::stages::{Key, key, open};
 use super::storage::collect_factors;
+use super::strips::Strip;
 use super::{Facts, along, lanes};
 use crate::ir::index::Sizes;
 use crate::ir::{Elem, Expr, Index, Monoid, Node, Pred, Reduction, TensorId, VarId};
@@ -66,9 +67,13 @@ pub enum Step {
         pin: Option<TensorId>,
         /// Whether its values are added up, so that each must be given just once.
         summed: bool,
+        /// Whether it is found strip by strip.
+        fold: bool,
     },
     /// Computes a member, with vectors along its last variable.
     Turned(Turned),
+    /// Does steps for every strip of the rows.
+    Strip(Strip),
 }
 
 /// A member with vectors along its last variable.
@@ -96,6 +101,18 @@ pub struct Turned {
     pub body: Expr,
     /// The lanes of local arrays, by what stands for them.
     pub lanes: Vec<(TensorId, TensorId)>,
+    /// Whether it is found strip by strip.
+    pub fold: bool,
+}
+
+impl Turned {
+    /// Vectors of the elements that are computed together, and how often that is done in an item.
+    pub fn accumulators(&self, view: &View<'_>, block: Block) -> usize {
+        let (rows, vectors) = (self.rows.len(), self.vectors.len());
+        let span = self.offsets[vectors - 1] + block.width;
+        let steps = block.own().div_ceil(rows) * block.vectors * (view.size_of(self.along) as usize).div_ceil(span);
+        steps * rows * vectors
+    }
 }
 
 /// A member over the kernel's variables.
@@ -127,8 +144,14 @@ pub struct Plan {
     /// The steps so far; a stage stands before the first that reads it.
     pub steps: Vec<Step>,
     staged: HashMap<Key, TensorId>,
+    /// The strip that steps are added to.
+    pub open: Option<Strip>,
+    /// Local arrays that differ between its strips.
+    stripped: Vec<TensorId>,
     /// The last variable of a member that may be turned.
     along: Option<VarId>,
+    /// All local arrays.
+    arrays: Vec<TensorId>,
     /// Local arrays that differ between rows, with what stands for their single lanes.
     varying: HashMap<TensorId, Option<TensorId>>,
     /// Members without inner variables: where they stand, and what stands for their value.
@@ -145,7 +168,10 @@ impl Plan {
             stage,
             steps: Vec::new(),
             staged: HashMap::new(),
+            open: None,
+            stripped: Vec::new(),
             along: None,
+            arrays: Vec::new(),
             varying: HashMap::new(),
             done: HashMap::new(),
         }
@@ -166,7 +192,7 @@ impl Plan {
             let body = expand(self, view);
             self.along = None;
             if let Some(turned) = self.turned(view, facts, tensor, &inner, &at, &body) {
-                self.steps.push(Step::Turned(turned));
+                self.push(Step::Turned(turned));
                 return;
             }
             *self = before;
@@ -180,7 +206,19 @@ impl Plan {
             self.done.insert(tensor, (at.clone(), pin));
             self.varying.insert(pin, None);
         }
-        self.steps.push(Step::Member { tensor, inner, at, body, pin, summed });
+        let fold = self.open.is_some();
+        self.push(Step::Member { tensor, inner, at, body, pin, summed, fold });
+    }
+
+    fn push(&mut self, step: Step) {
+        self.open.as_mut().map_or(&mut self.steps, |strip| &mut strip.steps).push(step);
+    }
+
+    /// Forgets the stages of a strip that has all its steps.
+    pub fn forget(&mut self, strip: &Strip) {
+        debug_assert!(self.open.is_none(), "the strip of {:?} is closed", strip.start);
+        let stripped = std::mem::take(&mut self.stripped);
+        self.staged.retain(|_, t| !stripped.contains(t));
     }
 
     /// Inlines what is virtual and reads stages for what is staged, adding the stages that are new.
@@ -237,10 +275,20 @@ impl Plan {
         let own = vars.iter().copied().chain(varies.then_some(self.vec));
         let dims = own.map(|v| view.function.var(v).axis).collect();
         let tensor = view.function.new_tensor(name, elem, dims, None);
+        self.arrays.push(tensor);
         if varies {
             self.varying.insert(tensor, None);
         }
-        self.steps.push(Step::Stage(Stage { tensor, vars, body, varies, array: tensor, once: false, turned }));
+        // What all strips have in common stands before them.
+        let mut of_strip = self.open.as_ref().is_some_and(|strip| body.uses(strip.start));
+        body.visit_reads(&mut |t, _| of_strip |= self.stripped.contains(&t));
+        let step = Step::Stage(Stage { tensor, vars, body, varies, array: tensor, once: false, turned });
+        if of_strip {
+            self.stripped.push(tensor);
+            self.push(step);
+        } else {
+            self.steps.push(step);
+        }
         tensor
     }
 
@@ -292,7 +340,7 @@ impl Plan {
         }
         let (mut turned, mut lanes) = (TURN, 0.0);
         for r in self.reads(view, body, 1.0) {
-            if r.staged {
+            if r.held {
                 return None;
             }
             let row = r.address.uses(self.lane);
@@ -351,6 +399,7 @@ impl Plan {
             at: at.to_vec(),
             body,
             lanes: views,
+            fold: self.open.is_some(),
         })
     }
 
@@ -376,6 +425,7 @@ impl Plan {
             Node::Read { tensor, at, .. } => out.push(Read {
                 address: lanes::address(view, *tensor, at),
                 staged: self.varying.contains_key(tensor),
+                held: self.arrays.contains(tensor),
                 times,
             }),
             _ => {}
@@ -390,7 +440,7 @@ impl Plan {
         let mut cost = lanes::load_cost(stores, Some(along)).max(1.0);
         for r in reads {
             let (row, own) = (r.staged || r.address.uses(self.lane), r.address.uses(along));
-            if r.staged && own {
+            if r.held && own {
                 return None;
             }
             let load = if own { lanes::load_cost(&r.address, Some(along)) } else { 1.0 };
@@ -420,7 +470,9 @@ fn points_of(view: &View<'_>, vars: &[VarId]) -> usize {
 /// A read in a body, and how often it happens.
 struct Read {
     address: Index,
+    /// Whether it is of a local array that differs between rows, or of any.
     staged: bool,
+    held: bool,
     times: f64,
 }
 

@@ -38,7 +38,15 @@ impl Scope<'_> {
         for step in steps {
             match step {
                 Step::Stage(stage) => self.stage(rows, facts, stage),
-                Step::Member { tensor, inner, at, body, pin, summed } => {
+                Step::Member { at, body, pin: Some(pin), fold: true, .. } => {
+                    let sweep = Sweep { vars: &[], body, at, once: false, few: false, vectors: rows.block.vectors };
+                    self.sweep(rows, facts, &sweep, &mut |s, _, value, vector| {
+                        let value = s.widen(value);
+                        let value = s.folded(*pin, body, value, vector);
+                        s.store_local(*pin, &[Index::from(vector as i64)], value);
+                    });
+                }
+                Step::Member { tensor, inner, at, body, pin, summed, .. } => {
                     if let Some(pin) = pin {
                         self.local(*pin, Type { elem: local_elem(self.view.elem(*tensor)), lanes: self.lanes });
                     }
@@ -53,7 +61,9 @@ impl Scope<'_> {
                     });
                     pin.iter().for_each(|pin| self.filled(*pin));
                 }
-                Step::Turned(turned) => self.turned(rows, turned),
+                Step::Turned(turned) if turned.fold => self.turned_strip(rows, turned),
+                Step::Turned(turned) => self.turned_chunks(rows, turned, &mut |s, _| s.turned_points(rows, turned)),
+                Step::Strip(strip) => self.strips(rows, facts, strip, put),
             }
         }
     }
@@ -209,8 +219,8 @@ impl Scope<'_> {
         });
     }
 
-    /// Computes a turned member.
-    fn turned(&mut self, rows: &Rows, turned: &Turned) {
+    /// Goes through the elements of a turned member, those together that are computed together; `f` gets the number of the first of them.
+    pub fn turned_chunks(&mut self, rows: &Rows, turned: &Turned, f: &mut dyn FnMut(&mut Self, ValueId)) {
         let before = (self.lane_var, std::mem::take(&mut self.more_lanes), self.along);
         self.lane_var = Some(turned.vectors[0]);
         self.more_lanes = turned.vectors[1..].to_vec();
@@ -235,14 +245,19 @@ impl Scope<'_> {
                 }
                 let last = turned.offsets[turned.offsets.len() - 1];
                 let span = last + rows.block.width;
-                s.count(size.div_ceil(span), |s, n| {
-                    let first = s.tile_start(n, span, size);
+                let spans = size.div_ceil(span);
+                s.count(spans, |s, m| {
+                    let first = s.tile_start(m, span, size);
                     for (&vector, &offset) in turned.vectors.iter().zip(&turned.offsets) {
                         let offset = s.int(offset as i64);
                         let value = s.int_op(BinaryOp::Add, first, offset);
                         s.bind(vector, value);
                     }
-                    s.turned_points(rows, turned);
+                    let (spans, points) = (s.int(spans as i64), s.int((count * turned.vectors.len()) as i64));
+                    let number = s.int_op(BinaryOp::Mul, n, spans);
+                    let number = s.int_op(BinaryOp::Add, number, m);
+                    let number = s.int_op(BinaryOp::Mul, number, points);
+                    f(s, number);
                 });
             });
         });
@@ -272,8 +287,9 @@ impl Scope<'_> {
         (place, self.int_op(BinaryOp::Add, start, row))
     }
 
-    fn turned_points(&mut self, rows: &Rows, turned: &Turned) {
-        let (mut bodies, mut places) = (Vec::new(), Vec::new());
+    /// The elements of a turned member that are computed together: their bodies, and where they are.
+    pub fn turned_bodies(&self, rows: &Rows, turned: &Turned) -> Vec<(Expr, Vec<Index>)> {
+        let mut out = Vec::new();
         for (&row, &place) in turned.rows.iter().zip(&turned.places) {
             for &vector in &turned.vectors {
                 let sub = |v: VarId| match v {
@@ -282,10 +298,15 @@ impl Scope<'_> {
                     v if v == turned.along => Some(vector.into()),
                     _ => None,
                 };
-                bodies.push(turned.body.subst_vars(&sub, self.view));
-                places.push(turned.at.iter().map(|i| i.subst(&sub, self.view)).collect::<Vec<Index>>());
+                let at = turned.at.iter().map(|i| i.subst(&sub, self.view)).collect();
+                out.push((turned.body.subst_vars(&sub, self.view), at));
             }
         }
+        out
+    }
+
+    fn turned_points(&mut self, rows: &Rows, turned: &Turned) {
+        let (bodies, places): (Vec<Expr>, Vec<Vec<Index>>) = self.turned_bodies(rows, turned).into_iter().unzip();
         for (value, at) in self.eval_many(&bodies).into_iter().zip(&places) {
             let value = self.widen(value);
             self.store(turned.tensor, at, value);
