@@ -34,10 +34,11 @@ lint:
 	$(CARGO) clippy --release --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --workspace --no-deps
 
-## Compile-time benchmarks: checking the largest spec, and from spec to first training step.
-bench:
-	@tools/setup-llvm.sh
+## Compile-time benchmarks, then both sides of everything against PyTorch: rewrites a part of docs/benchmarks.md. BENCH_ARGS go to bench/run.py.
+bench: build
+	@bench/setup.sh
 	$(CARGO) bench --locked -p foveate-tests
+	"$${FOVEATE_BENCH_ENV:-target/bench-venv}/bin/python" bench/run.py $(BENCH_ARGS)
 
 clean:
 	$(CARGO) clean

@@ -103,8 +103,14 @@ pub struct Explain {
     #[arg(long)]
     pub inference: bool,
     /// Images in a batch
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = batch)]
     pub batch: usize,
+    /// Run it too, and put the time of each kernel beside its estimate
+    #[arg(long)]
+    pub measure: bool,
+    /// Which device it is explained for
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
+    pub device: DeviceName,
     /// Write the derivation as JSON to standard output
     #[arg(long)]
     pub json: bool,
@@ -133,11 +139,14 @@ pub struct Emit {
     /// The directory to write to; made if it is not there
     #[arg(short, long, value_name = "DIR")]
     pub out: PathBuf,
+    /// With `loops`, only the kernels whose name has this text in it
+    #[arg(long, value_name = "TEXT")]
+    pub kernel: Option<String>,
     /// Emit the inference program instead of the training step
     #[arg(long)]
     pub inference: bool,
     /// Images in a batch
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = batch)]
     pub batch: usize,
 }
 
@@ -204,7 +213,7 @@ pub struct Info {
     #[arg(long)]
     pub layers: bool,
     /// Images in a batch
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = batch)]
     pub batch: usize,
     /// Write the numbers as JSON to standard output
     #[arg(long)]
@@ -227,7 +236,7 @@ pub struct Train {
     /// Where to run
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
     pub device: DeviceName,
-    /// Where checkpoints and the report go; made if it is not there [default: out/RECIPE]
+    /// Where checkpoints and the report go; an earlier run there is moved to DIR/previous [default: out/RECIPE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Go on from the checkpoint in the output directory
@@ -255,14 +264,17 @@ pub struct Bench {
     /// What to measure
     #[arg(long, value_enum, default_value_t = Part::Gradients)]
     pub part: Part,
+    /// Measure results and gradients: the same as --part gradients
+    #[arg(long, conflicts_with = "part")]
+    pub backward: bool,
     /// Images in a batch
-    #[arg(long, default_value_t = 8, value_name = "N")]
+    #[arg(long, default_value_t = 8, value_name = "N", value_parser = batch)]
     pub batch: usize,
     /// Take inputs and parameters from a safetensors file as `verify` reads it; without one they are random
     #[arg(long, value_name = "FILE", conflicts_with = "batch")]
     pub against: Option<PathBuf>,
     /// Seconds to measure for
-    #[arg(long, default_value_t = 3.0, value_name = "S")]
+    #[arg(long, default_value_t = 3.0, value_name = "S", value_parser = seconds)]
     pub seconds: f64,
     /// Measure every kernel too
     #[arg(long)]
@@ -466,6 +478,16 @@ fn is_name(text: &str) -> bool {
         && characters.all(|character| character.is_ascii_alphanumeric() || character == '_')
 }
 
+/// Images in a batch.
+fn batch(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&n| n > 0).ok_or_else(|| "expected a number of images, at least 1".to_owned())
+}
+
+/// A time: a finite number that is not negative.
+fn seconds(text: &str) -> Result<f64, String> {
+    bound(text).map_err(|_| "expected a number of seconds such as 0.5".to_owned())
+}
+
 /// An error bound: a finite number that is not negative.
 fn bound(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
@@ -500,5 +522,17 @@ mod tests {
         for wrong in ["grid", "=3", "H=", "2=3"] {
             assert!(wrong.parse::<Setting>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn numbers_are_checked() {
+        let parse = |more: &[&str]| Arguments::try_parse_from([&["foveate", "bench", "a.fov"], more].concat()).is_ok();
+        assert!(parse(&["--batch", "1", "--seconds", "0", "--backward"]));
+        for wrong in
+            [["--batch", "0"], ["--batch", "-1"], ["--seconds", "nan"], ["--seconds", "-1"], ["--seconds", "inf"]]
+        {
+            assert!(!parse(&wrong), "{wrong:?}");
+        }
+        assert!(!parse(&["--backward", "--part", "inference"]));
     }
 }

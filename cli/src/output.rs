@@ -84,17 +84,17 @@ impl Table {
     }
 }
 
-/// A count with three significant digits and a unit prefix: `1.50 M`.
+/// A count with four significant digits and a unit prefix: `1.500 M`.
 pub fn si(value: f64) -> String {
+    // A difference of what is equal may be a little below 0.
+    let value = if value.abs() < 0.5 { 0.0 } else { value };
     for (factor, prefix) in [(1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")] {
         if value.abs() >= factor {
             let scaled = value / factor;
-            let digits = if scaled >= 100.0 {
-                0
-            } else if scaled >= 10.0 {
-                1
-            } else {
-                2
+            let digits = match scaled.abs() {
+                100.0.. => 1,
+                10.0.. => 2,
+                _ => 3,
             };
             return format!("{scaled:.digits$} {prefix}");
         }
@@ -102,7 +102,12 @@ pub fn si(value: f64) -> String {
     format!("{value:.0} ")
 }
 
-/// A number of bytes: `1.50 MB`.
+/// `1 kernel`, `2 kernels`.
+pub fn count(n: usize, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
+}
+
+/// A number of bytes: `1.500 MB`.
 pub fn bytes(value: f64) -> String {
     format!("{}B", si(value))
 }
@@ -120,9 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn numbers_keep_three_digits() {
-        assert_eq!(si(1_500_000.0), "1.50 M");
+    fn numbers_keep_four_digits() {
+        assert_eq!(si(1_500_000.0), "1.500 M");
+        assert_eq!(si(2_985_400_000.0), "2.985 G");
         assert_eq!(si(12.0), "12 ");
-        assert_eq!(bytes(123_400.0), "123 kB");
+        assert_eq!(bytes(123_400.0), "123.4 kB");
     }
 }

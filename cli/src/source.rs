@@ -35,6 +35,7 @@ impl Item {
             item: self.name.as_deref(),
             settings: &self.settings,
             training,
+            random: true,
             batch: self.batch,
             exposed: Vec::new(),
             gradients: None,
@@ -76,10 +77,12 @@ pub fn facts() -> Facts {
 /// The text of a file; it must be UTF-8.
 pub fn read(path: &Path) -> Result<String, Failure> {
     let raw = std::fs::read(path).map_err(|error| Failure::io("read", path, error))?;
-    String::from_utf8(raw).map_err(|error| {
+    let text = String::from_utf8(raw).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Failure::new(format!("{} is not text: byte {at} is not UTF-8; save the file as UTF-8", path.display()))
-    })
+    })?;
+    // A byte order mark is no part of the text.
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
 
 /// Gives a file a new text, whole or not at all; its permissions stay.

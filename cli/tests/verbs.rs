@@ -126,6 +126,18 @@ fn errors_name_the_place_and_the_remedy() {
 }
 
 #[test]
+fn small_slips_are_forgiven_or_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("marked.fov");
+    let text = "\u{feff}foveate 1\n\nmodule M(C) {\n    forward(x[C]) -> [C] {\n        y[c: C] = x[c]\n        return y\n    }\n}\n";
+    fs::write(&path, text).expect("written");
+    succeeds(&["check", &path.display().to_string()]);
+    succeeds(&["fmt", "--check", &path.display().to_string()]);
+    let err = fails(&["info", "specs/demo/fashion.fov:FashionNet", "--set", "depth=-1"]);
+    assert!(err.contains("E0301") && err.contains("this is -1"), "{err}");
+}
+
+#[test]
 fn formatting_changes_a_file_only_when_it_parses() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("m.fov");
@@ -162,6 +174,22 @@ fn explanations_have_what_scripts_read() {
 }
 
 #[test]
+fn explanations_can_be_measured() {
+    let item = ["explain", "specs/attention/full.fov", "--set", "C=8", "--set", "H=2", "--set", "N=7", "--measure"];
+    let found = json(&[&item[..], &["--json"]].concat());
+    let kernels = found["kernels"].as_array().expect("a list");
+    assert!(kernels.iter().all(|k| k["measured_us"].as_f64().is_some_and(|us| us > 0.0)), "{kernels:?}");
+    assert!(kernels.iter().all(|k| k["bound"] == "compute" || k["bound"] == "memory"));
+    let err = fails(&[&item[..], &["--device", "interpreter"]].concat());
+    assert!(err.contains("no kernels"), "{err}");
+    let plain =
+        json(&["explain", "specs/attention/full.fov", "--set", "C=8", "--set", "H=2", "--set", "N=7", "--json"]);
+    assert!(plain["kernels"][0].get("measured_us").is_none());
+    let fused = plain["rewrites"].as_array().expect("a list").iter().filter(|r| r["name"] == "fusion");
+    assert!(fused.map(|r| r["reason"].to_string()).any(|r| r.contains("softmax over j fused")), "{plain}");
+}
+
+#[test]
 fn a_closed_pipe_is_quiet() {
     let mut child =
         command(&["explain", "specs/attention/sp_sa.fov", "--set", "C=16", "--set", "H=2", "--set", "grid=5x3"])
@@ -190,6 +218,13 @@ fn stages_are_written_to_a_directory() {
             assert!(!fs::read_to_string(line).expect("the file it names").is_empty());
         }
     }
+    let item = ["emit", "specs/attention/mcsa.fov", "--set", "C=8", "--set", "H=2", "--set", "grid=1x7", "-o", &name];
+    let all = succeeds(&[&item[..], &["--target", "loops"]].concat()).lines().count();
+    let some = succeeds(&[&item[..], &["--target", "loops", "--kernel", "weight"]].concat());
+    assert!(some.lines().count() < all && some.lines().all(|line| line.contains("weight")), "{some}");
+    let err = fails(&[&item[..], &["--target", "loops", "--kernel", "nothing"]].concat());
+    assert!(err.contains("no kernel has `nothing`") && err.contains("d.proj.weight"), "{err}");
+    fails(&[&item[..], &["--target", "ir", "--kernel", "weight"]].concat());
     let file = folder.path().join("file");
     fs::write(&file, "").expect("written");
     let err = fails(&[

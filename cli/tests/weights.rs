@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{fails, succeeds};
+use common::{fails, foveate, succeeds};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use std::fs;
@@ -54,8 +54,28 @@ fn predict_ranks_classes_and_draws_maps() {
         let file = Path::new(&maps).join(name).join("attn.score.png");
         assert_eq!(map["file"].as_str(), file.to_str());
         let picture = image::open(&file).expect("a picture");
-        assert_eq!((picture.width(), picture.height()), (3 * 224 + 2 * 6, 224));
+        assert_eq!((picture.width(), picture.height()), (3 * 224 + 2 * 6, 224 + 2 * 18));
     }
+}
+
+#[test]
+fn predict_goes_on_where_there_is_nothing_to_draw() {
+    let (folder, jpeg, _) = pictures();
+    // The same network, exposing nothing.
+    let spec = fs::read_to_string(root().join(SMALL)).expect("readable");
+    let attention = root().join("specs/attention/full.fov");
+    let full = fs::read_to_string(&attention).expect("readable").replace("expose ", "");
+    assert!(spec.contains("attention/full.fov"), "{spec}");
+    fs::write(folder.path().join("full.fov"), full).expect("written");
+    let at = spec.find('"').expect("a path");
+    let end = at + 1 + spec[at + 1..].find('"').expect("its end");
+    let plain = folder.path().join("plain.fov");
+    fs::write(&plain, format!("{}\"full.fov{}", &spec[..at], &spec[end..])).expect("written");
+    let plain = plain.display().to_string();
+    let maps = folder.path().join("maps").display().to_string();
+    let ran = foveate(&["predict", &plain, "--weights", WEIGHTS, &jpeg, "--maps", &maps]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(ran.out.contains("probability") && ran.err.contains("warning: no maps are drawn"), "{}", ran.err);
 }
 
 #[test]

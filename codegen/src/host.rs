@@ -10,10 +10,11 @@ use cubecl::{CompilationError, Compiler, define_kernel};
 use cubecl_llvm::{LlvmTarget, PlironCompiler, PlironData, PlironEngine, PlironOptions};
 use foveate_compiler::schedule::Facts;
 use memmap2::MmapMut;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, Once, PoisonError};
+use std::thread::JoinHandle;
 
 /// Work items are handed to threads in about so many chunks a thread.
 const CHUNKS: usize = 16;
@@ -23,7 +24,8 @@ const CHUNKS: usize = 16;
 /// The system is asked for huge pages: a kernel that goes down a column touches a page a row, more than the translation buffers of a core
 /// hold when pages are small.
 pub struct HostMemory {
-    pages: MmapMut,
+    /// Kept mapped.
+    _pages: MmapMut,
     start: *mut u8,
 }
 
@@ -52,7 +54,7 @@ impl HostMemory {
             // Where the system refuses, pages stay small.
             let _ = pages.advise(memmap2::Advice::HugePage);
         }
-        HostMemory { pages, start }
+        HostMemory { _pages: pages, start }
     }
 
     fn pointer(&self) -> *mut u8 {
@@ -115,6 +117,84 @@ impl HostKernel {
     }
 }
 
+/// Threads that compile in the background, the kernel that was asked for first first.
+///
+/// They end with the device: what they have begun they finish, what waits is given up. A thread that is still inside LLVM when `main`
+/// returns would go on while LLVM's own statics are taken down.
+struct Compilers {
+    most: usize,
+    shared: Arc<Queue>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Queue {
+    state: Mutex<Waiting>,
+    /// A kernel has come, or the device ends.
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    kernels: VecDeque<Arc<HostKernel>>,
+    /// Threads with nothing to do.
+    idle: usize,
+    end: bool,
+}
+
+impl Compilers {
+    fn new(most: usize) -> Compilers {
+        Compilers { most, shared: Arc::default(), threads: Mutex::default() }
+    }
+
+    /// Has a kernel compiled; another thread begins if all have something to do and there may be more.
+    fn add(&self, kernel: Arc<HostKernel>) {
+        let mut state = lock(&self.shared.state);
+        state.kernels.push_back(kernel);
+        let busy = state.kernels.len() > state.idle;
+        drop(state);
+        self.shared.wake.notify_one();
+        let mut threads = lock(&self.threads);
+        if busy && threads.len() < self.most {
+            let shared = self.shared.clone();
+            threads.push(std::thread::spawn(move || shared.work()));
+        }
+    }
+}
+
+impl Drop for Compilers {
+    fn drop(&mut self) {
+        let mut state = lock(&self.shared.state);
+        state.end = true;
+        state.kernels.clear();
+        drop(state);
+        self.shared.wake.notify_all();
+        for thread in lock(&self.threads).drain(..) {
+            // Compiling catches panics, so a thread only ends by returning.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Queue {
+    fn work(&self) {
+        let mut state = lock(&self.state);
+        while !state.end {
+            if let Some(kernel) = state.kernels.pop_front() {
+                drop(state);
+                // Whoever launches it sees the outcome.
+                let _ = kernel.engine();
+                drop(kernel);
+                state = lock(&self.state);
+            } else {
+                state.idle += 1;
+                state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
+            }
+        }
+    }
+}
+
 /// Turns off what costs LLVM time and gains nothing here. Kernels say themselves what is a vector, so that looking for vectors in scalar
 /// code is in vain; their conditions are in their loops' bounds already, and their addresses are few sums that loops share; stores
 /// that are dead lie next to what makes them so. A matrix product of three tiles compiles in three quarters of the time and is as fast.
@@ -140,6 +220,7 @@ fn spare_llvm_work() {
 
 /// The processor.
 pub struct HostDevice {
+    compilers: Compilers,
     pool: Pool,
     kernels: Mutex<HashMap<KernelKey, Arc<HostKernel>>>,
     /// Held while buffers are used.
@@ -150,14 +231,15 @@ impl HostDevice {
     /// Starts its threads.
     pub fn new(threads: usize) -> HostDevice {
         spare_llvm_work();
-        HostDevice { pool: Pool::new(threads), kernels: Mutex::default(), memory: Mutex::new(()) }
+        let (compilers, pool) = (Compilers::new(threads), Pool::new(threads));
+        HostDevice { compilers, pool, kernels: Mutex::default(), memory: Mutex::new(()) }
     }
 
     /// What schedules may use.
     pub fn facts(&self) -> Facts {
         let (lanes, vectors) = vector_unit();
         // A tile's accumulators and operands leave a few registers free.
-        Facts { lanes, units: self.pool.threads(), local_bytes: 96 << 10, registers: vectors * 7 / 8 }
+        Facts { lanes, units: self.pool.threads(), local_bytes: 96 << 10, registers: vectors - 1 - vectors / 16 }
     }
 
     /// Has a kernel compiled in the background; one that is known already is not compiled again.
@@ -169,9 +251,7 @@ impl HostDevice {
                 state: Mutex::new(State::Waiting),
                 done: Condvar::new(),
             });
-            let task = kernel.clone();
-            // Whoever launches it sees the outcome.
-            rayon::spawn(move || drop(task.engine()));
+            self.compilers.add(kernel.clone());
             kernel
         });
         known.clone()

@@ -17,6 +17,7 @@ mod kernel;
 mod memory;
 #[cfg(feature = "cpu")]
 mod pool;
+mod strides;
 mod walk;
 
 pub use device::{Backend, BufferHandle, CompiledKernel, Device};

@@ -56,11 +56,11 @@ impl Emitter<'_> {
         }
     }
 
-    /// The positions of `lanes` neighbours from a scalar I32 index.
-    fn neighbours(&self, index: Value, lanes: u8) -> Vec<Value> {
+    /// The positions of `lanes` elements at a constant distance, from a scalar I32 index.
+    pub fn neighbours(&self, index: Value, lanes: u8, stride: i64) -> Vec<Value> {
         (0..lanes)
             .map(|lane| {
-                let offset = self.constant(lane as f64, Elem::I32);
+                let offset = self.constant((i64::from(lane) * stride) as f64, Elem::I32);
                 let at = op!(self, cubecl::ir::dialect::math::IAddOp, index, offset);
                 self.index(at)
             })
@@ -68,17 +68,19 @@ impl Emitter<'_> {
     }
 
     /// The positions in the lanes of an I32 vector.
-    fn positions(&self, index: Value, lanes: u8) -> Vec<Value> {
+    pub fn positions(&self, index: Value, lanes: u8) -> Vec<Value> {
         (0..lanes).map(|lane| self.index(self.raw_lane(index, lanes, lane))).collect()
     }
 
-    fn load_each(&self, buffer: Value, positions: Vec<Value>, ty: Type) -> Value {
+    /// An element a lane.
+    pub fn load_each(&self, buffer: Value, positions: Vec<Value>, ty: Type) -> Value {
         let lanes = positions.into_iter().map(|at| self.load(self.element(buffer, at))).collect::<Vec<_>>();
         let value = if ty.lanes == 1 { lanes[0] } else { self.construct(storage_elem(ty.elem), lanes) };
         self.loaded(value, ty)
     }
 
-    fn store_each(&self, buffer: Value, positions: Vec<Value>, value: Value, ty: Type) {
+    /// Stores each lane at its own position.
+    pub fn store_each(&self, buffer: Value, positions: Vec<Value>, value: Value, ty: Type) {
         let value = self.stored(value, ty);
         for (lane, at) in positions.into_iter().enumerate() {
             self.store(self.element(buffer, at), self.raw_lane(value, ty.lanes, lane as u8));
@@ -88,7 +90,7 @@ impl Emitter<'_> {
     /// Neighbouring elements of a buffer from a scalar index.
     pub fn load_buffer(&self, buffer: Value, index: Value, ty: Type) -> Value {
         if ty.lanes > 1 && !self.target.host {
-            return self.load_each(buffer, self.neighbours(index, ty.lanes), ty);
+            return self.load_each(buffer, self.neighbours(index, ty.lanes, 1), ty);
         }
         let mut pointer = self.element(buffer, self.index(index));
         if ty.lanes > 1 {
@@ -100,7 +102,7 @@ impl Emitter<'_> {
     /// Stores lanes next to one another from a scalar index.
     pub fn store_buffer(&self, buffer: Value, index: Value, value: Value, ty: Type) {
         if ty.lanes > 1 && !self.target.host {
-            return self.store_each(buffer, self.neighbours(index, ty.lanes), value, ty);
+            return self.store_each(buffer, self.neighbours(index, ty.lanes, 1), value, ty);
         }
         let mut pointer = self.element(buffer, self.index(index));
         if ty.lanes > 1 {
@@ -131,15 +133,5 @@ impl Emitter<'_> {
         let vector = self.load(self.element(array, self.index(self.binary(BinaryOp::Div, int, index, width))));
         let lane = self.index(self.remainder(Elem::I32, index, width));
         self.widen(op!(self, VectorExtractDynamicOp, vector, lane), elem)
-    }
-
-    /// An element a lane.
-    pub fn gather(&self, buffer: Value, index: Value, ty: Type) -> Value {
-        self.load_each(buffer, self.positions(index, ty.lanes), ty)
-    }
-
-    /// Stores each lane at its own index.
-    pub fn scatter(&self, buffer: Value, index: Value, value: Value, ty: Type) {
-        self.store_each(buffer, self.positions(index, ty.lanes), value, ty);
     }
 }

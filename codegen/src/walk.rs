@@ -1,6 +1,7 @@
 //! The walk over a kernel's statements.
 
 use crate::emit::{Emitter, Target, storage_elem};
+use crate::strides::Strides;
 use cubecl::ir::dialect::branch::{ConditionOp, IfOp, RangeLoopOp, WhileOp};
 use cubecl::ir::dialect::cmp::ULessThanOp;
 use cubecl::ir::dialect::general::{BuiltinAttr, ReadBuiltinOp};
@@ -42,7 +43,8 @@ pub fn kernel(builder: &mut KernelBuilder, kernel: &Kernel, target: Target, guar
         let first = emit.load(emit.element(first_item, emit.index_constant(0)));
         position = emit.push(&IAddOp::new(scope.ctx_mut(), position, emit.index(first)));
     }
-    let mut walk = Walk { kernel, buffers, regs, locals, position, values: vec![None; kernel.values.len()] };
+    let values = vec![None; kernel.values.len()];
+    let mut walk = Walk { kernel, buffers, regs, locals, position, values, strides: Strides::default() };
     if !guarded {
         walk.block(emit, &kernel.body);
     } else {
@@ -62,6 +64,7 @@ struct Walk<'a> {
     /// The work item as a position.
     position: Value,
     values: Vec<Option<Value>>,
+    strides: Strides,
 }
 
 impl Walk<'_> {
@@ -98,6 +101,7 @@ impl Walk<'_> {
         let scope = emit.scope;
         match stmt {
             Stmt::Let(id, op) => {
+                self.strides.note(*id, self.ty(*id), op);
                 let value = self.op(emit, op, self.ty(*id));
                 self.values[id.0 as usize] = Some(value);
             }
@@ -107,8 +111,9 @@ impl Walk<'_> {
                 emit.store_buffer(buffer, index, self.value(*value), self.ty(*value));
             }
             Stmt::Scatter { buffer, index, value } => {
-                let (buffer, index) = (self.buffers[buffer.0 as usize], self.value(*index));
-                emit.scatter(buffer, index, self.value(*value), self.ty(*value));
+                let ty = self.ty(*value);
+                let positions = self.positions(emit, *index, ty.lanes);
+                emit.store_each(self.buffers[buffer.0 as usize], positions, self.value(*value), ty);
             }
             Stmt::StoreLocal { local, index, value } => {
                 let position = emit.index(self.value(*index));
@@ -134,6 +139,14 @@ impl Walk<'_> {
         }
     }
 
+    /// The position of every lane.
+    fn positions(&self, emit: Emitter<'_>, index: ValueId, lanes: u8) -> Vec<Value> {
+        match self.strides.of(index) {
+            Some((first, stride)) => emit.neighbours(self.value(first), lanes, stride),
+            None => emit.positions(self.value(index), lanes),
+        }
+    }
+
     fn op(&mut self, emit: Emitter<'_>, op: &Op, ty: Type) -> Value {
         match op {
             Op::Item => emit.item_number(self.position),
@@ -148,7 +161,10 @@ impl Walk<'_> {
             Op::Select(c, a, b) => emit.select(self.value(*c), self.value(*a), self.value(*b)),
             Op::Cast(a) => emit.cast(self.value(*a), self.ty(*a), ty.elem),
             Op::Load { buffer, index } => emit.load_buffer(self.buffers[buffer.0 as usize], self.value(*index), ty),
-            Op::Gather { buffer, index } => emit.gather(self.buffers[buffer.0 as usize], self.value(*index), ty),
+            Op::Gather { buffer, index } => {
+                let positions = self.positions(emit, *index, ty.lanes);
+                emit.load_each(self.buffers[buffer.0 as usize], positions, ty)
+            }
             Op::LoadLocal { local, index } => {
                 let position = emit.index(self.value(*index));
                 emit.load(emit.element(self.locals[local.0 as usize], position))

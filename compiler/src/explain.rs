@@ -38,6 +38,9 @@ pub struct KernelCost {
     pub estimate_us: f64,
     /// What binds that estimate: `compute` or `memory`.
     pub bound: &'static str,
+    /// What a launch took, in microseconds, where that was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_us: Option<f64>,
 }
 
 /// Memory beside arguments and results, in bytes.
@@ -59,6 +62,9 @@ const CYCLES: f64 = 2.5e9;
 const FMA_PER_CYCLE: f64 = 2.0;
 const BANDWIDTH: f64 = 10e9;
 
+/// The name under which decisions about memory stand among the rewrites.
+pub const FUSION: &str = "fusion";
+
 /// Explains. `written` is the program before any rewrite (differentiated, if the graph is that of a gradient).
 pub fn explain(written: &Program, report: &Report, graph: &KernelGraph, facts: &Facts) -> Explanation {
     let peak_flops = facts.lanes as f64 * facts.units as f64 * 2.0 * FMA_PER_CYCLE * CYCLES;
@@ -78,6 +84,7 @@ pub fn explain(written: &Program, report: &Report, graph: &KernelGraph, facts: &
                 bytes: work.bytes,
                 estimate_us: compute.max(memory) * 1e6,
                 bound: if compute >= memory { "compute" } else { "memory" },
+                measured_us: None,
             }
         })
         .collect();
@@ -86,9 +93,17 @@ pub fn explain(written: &Program, report: &Report, graph: &KernelGraph, facts: &
         kernels[launch.kernel].sites.push(launch.site.clone());
     }
     let sizes = definitions(written);
+    let (mut algorithm, mut rewrites) = (report.algorithms.clone(), report.entries.clone());
+    for d in &graph.decisions {
+        if d.fused {
+            algorithm.push(Algorithm { site: d.site.clone(), text: d.text.clone() });
+        }
+        let (site, reason) = (d.site.clone(), d.text.clone());
+        rewrites.push(Entry { rewrite: FUSION, site, fired: d.fused, reason });
+    }
     Explanation {
-        algorithm: report.algorithms.clone(),
-        rewrites: report.entries.clone(),
+        algorithm,
+        rewrites,
         kernels,
         memory: Memory {
             naive: sizes.iter().sum(),

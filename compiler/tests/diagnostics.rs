@@ -50,7 +50,7 @@ fn diagnose(name: &str) -> (Vec<Diagnostic>, SourceMap) {
         Err(diagnostics) => return (diagnostics, sources),
     };
     let text = Folder.read(Path::new(name)).expect("it was read before");
-    let options = LowerOptions { training: true, batch: 2, exposed: Vec::new() };
+    let options = LowerOptions { training: true, random: true, batch: 2, exposed: Vec::new() };
     let found = if let Some(settings) = pairs(&text, "// set ") {
         let value = |v| Value::parse(v).expect("a value");
         let settings: Vec<_> = settings.into_iter().map(|(n, v)| (n.to_owned(), value(v))).collect();

@@ -86,7 +86,7 @@ fn check(spec: &str, item: &str, name: &str, settings: &[(&str, &str)]) {
         }
         None => golden["input/score"].0[0],
     };
-    let options = LowerOptions { training: true, batch, exposed: Vec::new() };
+    let options = LowerOptions { training: true, random: true, batch, exposed: Vec::new() };
     let lowered = lower(&loaded, Some(item), &settings, &options, &sources);
     let program = lowered.unwrap_or_else(|d| panic!("{}", render(&d, &sources, false))).program;
     verify::verify(&program).unwrap_or_else(|e| panic!("{e}\n{program}"));

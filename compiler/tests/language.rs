@@ -52,7 +52,7 @@ fn results(program: &Program, given: Given<'_>) -> HashMap<String, Vec<f64>> {
 }
 
 fn mode(training: bool, batch: usize) -> LowerOptions {
-    LowerOptions { training, batch, exposed: Vec::new() }
+    LowerOptions { training, random: true, batch, exposed: Vec::new() }
 }
 
 fn close(found: &[f64], expected: &[f64]) {
@@ -423,6 +423,20 @@ module M(C) {
 }
 
 #[test]
+fn splits_count_anywhere() {
+    for (counting, y) in
+        [("2, h, d", [1.0, 2.0, 3.0, 4.0]), ("h, 2, d", [1.0, 2.0, 5.0, 6.0]), ("h, d, 2", [1.0, 3.0, 5.0, 7.0])]
+    {
+        let text = format!(
+            "module M(H, D, C) {{\n forward(x[C]) -> [H, D] {{\n (a[h, d], b[h, d]) = x[({counting})]\n \
+             return a\n}}\n}}\n"
+        );
+        let x = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0];
+        gives(&text, &[("H", "2"), ("D", "2"), ("C", "8")], &[("x", &x)], &y);
+    }
+}
+
+#[test]
 fn random_numbers_are_keyed() {
     let text = "import Dropout, DropPath from prelude\nmodule M(N, C) {\n a = Dropout(N, C, 0.5)\n b = Dropout(N, C, 0.5)\n forward(x[N, C]) -> (y[N, C], z[N, C]) {\n return a(x), b(x)\n}\n}\n";
     let program = lowered(text, &[("N", "4"), ("C", "8")], &mode(true, 2)).program;
@@ -445,6 +459,45 @@ fn random_numbers_are_keyed() {
     let found = &results(&program, &[("x", &[1.0; 64]), ("key", &[3.0, 0.0])])["y"];
     assert!(found.chunks(4).all(|image| image.iter().all(|v| *v == image[0])), "{found:?}");
     assert!(found.contains(&0.0) && found.contains(&2.0));
+}
+
+#[test]
+fn probabilities_are_0_where_nothing_may_be_random() {
+    // Fixed, computed, handed on through a list and a submodule, of a module of one's own: whatever the names are.
+    let text = "
+import DropPath, Dropout from prelude
+module Noise(C, strength: probability) {
+    forward(x[C]) -> [C] {
+        y[c] = x[c] + (if uniform(c) < strength then 1.0 else 0.0)
+        return y
+    }
+}
+module Inner(C, rates: list = [0.1, 0.2], backdrop = 3) {
+    a = DropPath(rates[0])
+    b = Dropout(1, C, rates[1] / 2)
+    c = Noise(C, 0.9)
+    forward(x[C]) -> [C] {
+        z[n: 1, c] = c(a(x))[c] + backdrop
+        y[c] = b(z)[0, c]
+        return y
+    }
+}
+module M(C, p: float = 0.5) {
+    inner = Inner(C, [p, 0.4])
+    d = DropPath(p)
+    forward(x[C]) -> [C] {
+        return d(inner(x))
+    }
+}
+";
+    let mode = |random| LowerOptions { training: true, random, batch: 2, exposed: Vec::new() };
+    let random = |program: &Program| program.to_string().matches("random").count();
+    assert!(random(&lowered(text, &[("C", "2")], &mode(true)).program) >= 4);
+    for settings in [vec![("C", "2")], vec![("C", "2"), ("p", "0.7")]] {
+        let still = lowered(text, &settings, &mode(false)).program;
+        assert!(random(&still) <= 1, "only the noise still asks, in vain: {still}");
+        close(&results(&still, &[("x", &[1.0, 2.0, 3.0, 4.0])])["y"], &[4.0, 5.0, 6.0, 7.0]);
+    }
 }
 
 #[test]

@@ -9,8 +9,11 @@ use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use foveate_compiler::check::{Files, Spec, Value, check};
+use foveate_compiler::compile::{Gradient, derive};
+use foveate_compiler::grad::Seeds;
 use foveate_compiler::ir::verify;
 use foveate_compiler::lower::{LowerOptions, lower};
+use foveate_compiler::schedule::{Facts, schedule, too_large};
 use foveate_dsl::SourceMap;
 use foveate_dsl::codes::CODES;
 use proptest::prelude::*;
@@ -208,7 +211,7 @@ fn put_through(path: &Path, text: &str, values: &[Value], training: bool, batch:
             for item in spec.items() {
                 let Ok(names) = spec.arguments(Some(&item.name)) else { continue };
                 let settings: Vec<(String, Value)> = names.into_iter().zip(values.iter().cloned()).collect();
-                let options = LowerOptions { training, batch, exposed: Vec::new() };
+                let options = LowerOptions { training, random: true, batch, exposed: Vec::new() };
                 match lower(&spec, Some(&item.name), &settings, &options, &sources) {
                     Ok(lowered) => {
                         let found = verify::verify(&lowered.program);
@@ -305,5 +308,43 @@ fn small_texts_that_explode() {
         let done = put_through(Path::new("a.fov"), &text, &values, true, 2);
         assert!(done.is_ok(), "{name}: {done:?}");
         println!("{name}: {:?}", start.elapsed());
+    }
+}
+
+/// What is never stored may be larger than any buffer; what is stored may not.
+#[test]
+fn huge_pairs_compile() {
+    let text = |result: &str| {
+        format!(
+            "foveate 1\n\nmodule Large(C, N) {{\n    index i, j: N\n    forward(x[N, C]) -> {result} {{\n        \
+             s[i, j] = sum(c) x[i, c] * x[j, c]\n        y[i, c] = sum(j) softmax(j)(s[i, j]) * x[j, c]\n        \
+             return {}\n    }}\n}}\n",
+            if result == "[N, C]" { "y" } else { "s" }
+        )
+    };
+    for (result, n, stored) in
+        [("[N, C]", 1_000_000, true), ("[N, C]", 100_000_000, false), ("[N, N]", 1_000_000, false)]
+    {
+        let mut sources = SourceMap::new();
+        let files = HashMap::from([(PathBuf::from("a.fov"), text(result))]);
+        let spec = Spec::load_from(Path::new("a.fov"), &files, &mut sources).expect("parses");
+        let settings = [("C".to_owned(), Value::Int(4)), ("N".to_owned(), Value::Int(n))];
+        let options = LowerOptions { training: true, random: true, batch: 1, exposed: Vec::new() };
+        let lowered = lower(&spec, None, &settings, &options, &sources);
+        let Ok(lowered) = lowered else {
+            assert!(!stored && n == 100_000_000);
+            continue;
+        };
+        let gradient = Gradient { seeds: Seeds::Cotangents(vec!["y".to_owned()]), wrt: vec!["x".to_owned()] };
+        let derived = derive(lowered.program, Some(&gradient), &mut |_, _| {}).expect("differentiable");
+        let large = too_large(&derived.program);
+        assert_eq!(large.is_none(), stored, "{large:?}");
+        if stored {
+            let facts = Facts { lanes: 8, units: 2, local_bytes: 48 << 10, registers: 28 };
+            assert!(schedule(&derived.program, &facts).launches.len() > 1);
+        } else {
+            let text = large.expect("too large");
+            assert!(text.contains("of shape [1, 1000000, 1000000] would be stored"), "{text}");
+        }
     }
 }

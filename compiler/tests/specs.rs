@@ -53,7 +53,7 @@ fn specs_lower() {
                 .unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
             let settings: Vec<(String, Value)> =
                 settings.iter().map(|(n, v)| ((*n).to_owned(), Value::parse(v).expect("a value"))).collect();
-            let options = LowerOptions { training, batch: 2, exposed: Vec::new() };
+            let options = LowerOptions { training, random: true, batch: 2, exposed: Vec::new() };
             let lowered = lower(&spec, Some(item), &settings, &options, &sources)
                 .unwrap_or_else(|d| panic!("{item}\n{}", render(&d, &sources, false)));
             if let Err(error) = verify::verify(&lowered.program) {
@@ -89,7 +89,7 @@ fn models_have_the_published_sizes() {
         let spec = Spec::load(&root.join(file).with_extension("fov"), &mut sources);
         let spec = spec.unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
         for item in [model.to_owned(), format!("{model}Loss")] {
-            let options = LowerOptions { training: true, batch: 2, exposed: Vec::new() };
+            let options = LowerOptions { training: true, random: true, batch: 2, exposed: Vec::new() };
             let lowered = lower(&spec, Some(&item), &[], &options, &sources);
             let lowered = lowered.unwrap_or_else(|d| panic!("{item}\n{}", render(&d, &sources, false)));
             let found: usize = lowered.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();
@@ -115,7 +115,7 @@ fn models_cost_what_is_published() {
         let mut sources = SourceMap::new();
         let spec = Spec::load(&root.join(file).with_extension("fov"), &mut sources);
         let spec = spec.unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
-        let options = LowerOptions { training: false, batch: 1, exposed: Vec::new() };
+        let options = LowerOptions { training: false, random: true, batch: 1, exposed: Vec::new() };
         let lowered = lower(&spec, Some(model), &[], &options, &sources);
         let mut lowered = lowered.unwrap_or_else(|d| panic!("{model}\n{}", render(&d, &sources, false)));
         let options = pipeline::Options::default();

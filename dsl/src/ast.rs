@@ -89,6 +89,18 @@ pub enum ModuleKind {
     Optimizer,
 }
 
+impl ModuleKind {
+    /// The word that such an item begins with.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            ModuleKind::Module => "module",
+            ModuleKind::Model => "model",
+            ModuleKind::Loss => "loss",
+            ModuleKind::Optimizer => "optimizer",
+        }
+    }
+}
+
 /// `module Name(params) { members }`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Module {
@@ -130,6 +142,8 @@ pub enum ParamType {
     List,
     /// `: float`.
     Float,
+    /// `: probability`: a number from 0 to 1; at 0 what is random does not happen.
+    Probability,
     /// `: int`.
     Int,
     /// `: bool`.

@@ -274,7 +274,8 @@ pub const CODES: &[CodeInfo] = &[
     code(
         "E0307",
         "too large",
-        "A tensor, an axis, an index expression or a number is larger than the compiler works with.",
+        "A tensor, an axis, an index expression or a number is larger than the compiler works with. Parameters, inputs, results and whatever \
+         else is stored have at most 2^31 elements; a definition that is never stored may have more.",
     ),
     code(
         "E0308",

@@ -1,5 +1,6 @@
 //! From a spec file to a scheduled program: the stages in their order, with their times.
 
+use crate::checkpoint::Data;
 use crate::error::{Error, Result};
 use crate::rng::hash_bytes;
 use foveate_compiler::check::{Spec, Value};
@@ -8,7 +9,7 @@ use foveate_compiler::grad::{self, Seeds};
 use foveate_compiler::ir::{Program, ResultRole};
 use foveate_compiler::lower::{LowerOptions, Lowered, lower};
 use foveate_compiler::rewrite::Report;
-use foveate_compiler::schedule::{Facts, KernelGraph, schedule};
+use foveate_compiler::schedule::{Facts, KernelGraph, schedule, too_large};
 use foveate_dsl::{Diagnostic, SourceMap, render};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ pub struct Request<'a> {
     pub settings: &'a [(String, Value)],
     /// Training mode, or inference.
     pub training: bool,
+    /// Whether what is random is so; if not, every parameter of kind `probability` is 0.
+    pub random: bool,
     /// Images a batch.
     pub batch: usize,
     /// Exposed values that the program gives besides its results.
@@ -41,7 +44,7 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// An item's results in inference mode.
     pub fn inference(item: Option<&'a str>, settings: &'a [(String, Value)], batch: usize) -> Request<'a> {
-        Request { item, settings, training: false, batch, exposed: Vec::new(), gradients: None }
+        Request { item, settings, training: false, random: true, batch, exposed: Vec::new(), gradients: None }
     }
 }
 
@@ -66,6 +69,14 @@ pub struct Compiled {
     pub report: Report,
     /// Time of each stage.
     pub stages: Vec<(&'static str, Duration)>,
+}
+
+impl Compiled {
+    /// Says which element of an input of labels is no class, if there is one.
+    pub(crate) fn check_labels(&self, input: &str, data: &Data) -> std::result::Result<(), String> {
+        let classes = self.lowered.inputs.iter().find(|i| i.name == input).and_then(|i| i.label_classes);
+        classes.map_or(Ok(()), |classes| data.check_labels(classes))
+    }
 }
 
 impl Source {
@@ -101,8 +112,12 @@ impl Source {
 
     /// Lowers an item to the index IR.
     pub fn lower(&self, request: &Request<'_>) -> Result<Lowered> {
-        let options =
-            LowerOptions { training: request.training, batch: request.batch, exposed: request.exposed.clone() };
+        let options = LowerOptions {
+            training: request.training,
+            random: request.random,
+            batch: request.batch,
+            exposed: request.exposed.clone(),
+        };
         lower(&self.spec, request.item, request.settings, &options, &self.sources).map_err(|d| self.error(&d))
     }
 
@@ -145,6 +160,9 @@ impl Source {
         };
         let derivation = derive(lowered.program.clone(), gradient.as_ref(), watch).map_err(Error::Setting)?;
         lap("rewrite and differentiate", &mut stages);
+        if let Some(what) = too_large(&derivation.program) {
+            return Err(Error::Setting(what));
+        }
         let graph = schedule(&derivation.program, facts);
         lap("schedule", &mut stages);
         let (program, report) = (derivation.program, derivation.report);

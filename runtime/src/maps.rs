@@ -8,10 +8,12 @@
 //! | tokens and tokens, a token beside a grid | the row of that token over the grid: a class token's map |
 //! | a grid and the same grid | a map over offsets: the mean over all pairs of places that lie so far apart |
 //!
-//! Whole numbers are labels: every label has a colour. All other axes, heads above all, give one panel an index.
+//! Whole numbers are labels: every label has a colour. All other axes, heads above all, give one panel an index, which stands above it.
+//! Under a panel stands its scale, from its smallest to its largest value. Maps lie over the brightness of the image and not over its
+//! colours, which would be taken for theirs.
 
 use crate::error::Result;
-use crate::picture;
+use crate::picture::{self, text};
 use foveate_compiler::check::Piece;
 use image::imageops::FilterType;
 use image::{Rgb, RgbImage};
@@ -22,10 +24,13 @@ use std::path::Path;
 const PANEL: u32 = 224;
 /// White between panels.
 const GAP: u32 = 6;
+/// Height of the lines above and under a panel.
+const LINE: u32 = text::HEIGHT + 8;
 /// Panels in a row.
 const ROW: usize = 6;
 /// Panels of a picture; further ones are left out.
 const MOST: usize = 48;
+const WHITE: Rgb<u8> = Rgb([255; 3]);
 /// How much of the image shows through a map.
 const IMAGE: f64 = 0.4;
 
@@ -50,6 +55,8 @@ pub struct Maps {
     pub grid: (usize, usize),
     /// One a panel, row-major.
     pub panels: Vec<Vec<f64>>,
+    /// The index of each along the other axes: the head. Empty where there is only one.
+    pub names: Vec<String>,
 }
 
 impl Maps {
@@ -63,46 +70,72 @@ impl Maps {
         if !paired {
             let kind = if whole { Kind::Labels } else { Kind::Image };
             let panels = data.chunks_exact(keys).map(|row| row[start..start + places].to_vec());
-            return Some(Maps { kind, grid, panels: panels.take(MOST).collect() });
+            return Some(Maps { kind, grid, panels: panels.take(MOST).collect(), names: names(outer) });
         }
+        let names = names(&outer[..outer.len() - 1]);
         let squares = data.chunks_exact(keys * keys).take(MOST);
         if let Some(token) = single_token(last) {
             let row = |square: &[f64]| square[token * keys + start..][..places].to_vec();
-            return Some(Maps { kind: Kind::Image, grid, panels: squares.map(row).collect() });
+            return Some(Maps { kind: Kind::Image, grid, panels: squares.map(row).collect(), names });
         }
         if keys != places {
             return None;
         }
         let panels = squares.map(|square| by_offset(square, grid)).collect();
-        Some(Maps { kind: Kind::Offsets, grid: (2 * grid.0 - 1, 2 * grid.1 - 1), panels })
+        Some(Maps { kind: Kind::Offsets, grid: (2 * grid.0 - 1, 2 * grid.1 - 1), panels, names })
     }
 
     /// The picture: panels side by side, the image first where they lie over it. Each panel's colours run from its smallest value (dark
     /// violet) to its largest (yellow).
     pub fn picture(&self, image: &RgbImage) -> RgbImage {
         let image = image::imageops::resize(image, PANEL, PANEL, FilterType::CatmullRom);
-        let mut panels: Vec<RgbImage> = self.panels.iter().map(|panel| self.panel(panel, &image)).collect();
+        let grey = brightness(&image);
+        let none = String::new();
+        let named = self.panels.iter().zip(self.names.iter().chain(std::iter::repeat(&none)));
+        let mut cells: Vec<RgbImage> =
+            named.map(|(panel, name)| self.cell(&self.panel(panel, &grey), name, Some(panel))).collect();
         if self.kind != Kind::Offsets {
-            panels.insert(0, image);
+            cells.insert(0, self.cell(&image, "", None));
         }
-        let columns = panels.len().min(ROW + usize::from(self.kind != Kind::Offsets)).max(1) as u32;
-        let rows = (panels.len() as u32).div_ceil(columns);
-        let side = |n: u32| n * (PANEL + GAP) - GAP.min(n * GAP);
-        let mut out = RgbImage::from_pixel(side(columns), side(rows), Rgb([255; 3]));
-        for (n, panel) in panels.iter().enumerate() {
+        let columns = cells.len().min(ROW + usize::from(self.kind != Kind::Offsets)).max(1) as u32;
+        let rows = (cells.len() as u32).div_ceil(columns);
+        let side = |n: u32, each: u32| n * (each + GAP) - GAP.min(n * GAP);
+        let height = PANEL + 2 * LINE;
+        let mut out = RgbImage::from_pixel(side(columns, PANEL), side(rows, height), WHITE);
+        for (n, cell) in cells.iter().enumerate() {
             let (x, y) = (n as u32 % columns, n as u32 / columns);
-            image::imageops::replace(&mut out, panel, i64::from(x * (PANEL + GAP)), i64::from(y * (PANEL + GAP)));
+            image::imageops::replace(&mut out, cell, i64::from(x * (PANEL + GAP)), i64::from(y * (height + GAP)));
         }
         out
     }
 
-    fn panel(&self, values: &[f64], image: &RgbImage) -> RgbImage {
+    /// A panel with its name above it and the scale of its values under it.
+    fn cell(&self, panel: &RgbImage, name: &str, values: Option<&[f64]>) -> RgbImage {
+        const BLACK: Rgb<u8> = Rgb([0; 3]);
+        let mut out = RgbImage::from_pixel(PANEL, PANEL + 2 * LINE, WHITE);
+        image::imageops::replace(&mut out, panel, 0, i64::from(LINE));
+        let margin = (LINE - text::HEIGHT) / 2;
+        text::write(&mut out, ((PANEL - text::width(name).min(PANEL)) / 2, margin), name, BLACK);
+        let Some((least, most)) = values.filter(|_| self.kind != Kind::Labels).map(range) else { return out };
+        let (low, high) = (text::short(least), text::short(most));
+        let line = PANEL + LINE + margin;
+        text::write(&mut out, (0, line), &low, BLACK);
+        text::write(&mut out, (PANEL.saturating_sub(text::width(&high)), line), &high, BLACK);
+        let (start, end) = (text::width(&low) + GAP, PANEL.saturating_sub(text::width(&high) + GAP));
+        for x in start..end {
+            let share = f64::from(x - start) / f64::from((end - start).max(2) - 1);
+            (line..line + text::HEIGHT).for_each(|y| out.put_pixel(x, y, Rgb(colour(share))));
+        }
+        out
+    }
+
+    fn panel(&self, values: &[f64], under: &RgbImage) -> RgbImage {
         let (least, most) = range(values);
         let span = if most > least { most - least } else { 1.0 };
         RgbImage::from_fn(PANEL, PANEL, |x, y| {
             let place = |at: u32, n: usize| (f64::from(at) + 0.5) / f64::from(PANEL) * n as f64;
             let (row, column) = (place(y, self.grid.0), place(x, self.grid.1));
-            let under = image.get_pixel(x, y);
+            let under = under.get_pixel(x, y);
             match self.kind {
                 Kind::Offsets => Rgb(colour((values[row as usize * self.grid.1 + column as usize] - least) / span)),
                 Kind::Image => blend(colour((self.between(values, row, column) - least) / span), under, IMAGE),
@@ -136,6 +169,29 @@ impl Maps {
     pub fn write(&self, path: &Path, image: &RgbImage) -> Result<()> {
         picture::write(path, &self.picture(image))
     }
+}
+
+/// The indices along all of these dimensions, the last one the fastest.
+fn names(outer: &[Vec<Piece>]) -> Vec<String> {
+    let mut out = vec![String::new()];
+    for n in outer.iter().map(|d| length(d)) {
+        let more = |name: &String| {
+            let start = if name.is_empty() { String::new() } else { format!("{name},") };
+            (0..n.min(MOST)).map(move |i| format!("{start}{i}")).collect::<Vec<_>>()
+        };
+        out = out.iter().flat_map(more).take(MOST).collect();
+    }
+    out
+}
+
+/// The brightness of an image without its colours, its ends brought nearer so that no map disappears in black or white.
+fn brightness(image: &RgbImage) -> RgbImage {
+    let grey = |pixel: &Rgb<u8>| {
+        let [r, g, b] = pixel.0.map(f64::from);
+        // The weights of ITU-R BT.601, as in JPEG.
+        Rgb([(30.0 + 0.8 * (0.299 * r + 0.587 * g + 0.114 * b)) as u8; 3])
+    };
+    RgbImage::from_fn(image.width(), image.height(), |x, y| grey(image.get_pixel(x, y)))
 }
 
 fn length(pieces: &[Piece]) -> usize {
@@ -276,14 +332,45 @@ mod tests {
     }
 
     #[test]
+    fn panels_have_names() {
+        let count = |n: usize| (0..n).map(|x| x as f64).collect::<Vec<_>>();
+        let names = |dims: &[Vec<Piece>], n: usize| Maps::of(dims, false, &count(n)).expect("maps").names;
+        assert_eq!(names(&[vec![grid(2, 2)]], 4), [""]);
+        assert_eq!(names(&[plain(3), vec![grid(1, 2)]], 6), ["0", "1", "2"]);
+        assert_eq!(names(&[plain(2), plain(2), vec![grid(1, 2)], vec![grid(1, 2)]], 16), ["0,0", "0,1", "1,0", "1,1"]);
+    }
+
+    #[test]
     fn panels_stand_side_by_side() {
         let image = RgbImage::from_pixel(30, 20, Rgb([200, 100, 50]));
-        let maps = Maps { kind: Kind::Image, grid: (2, 2), panels: vec![vec![0.0, 1.0, 2.0, f64::NAN]; 7] };
+        let panels = vec![vec![0.0, 1.0, 2.0, f64::NAN]; 7];
+        let maps = Maps { kind: Kind::Image, grid: (2, 2), panels, names: names(&[plain(7)]) };
         let picture = maps.picture(&image);
-        assert_eq!((picture.width(), picture.height()), (7 * (PANEL + GAP) - GAP, 2 * (PANEL + GAP) - GAP));
-        assert_eq!(picture.get_pixel(5, 5), &Rgb([200, 100, 50]));
+        let height = PANEL + 2 * LINE;
+        assert_eq!((picture.width(), picture.height()), (7 * (PANEL + GAP) - GAP, 2 * (height + GAP) - GAP));
+        assert_eq!(picture.get_pixel(5, LINE + 5), &Rgb([200, 100, 50]));
+        // The first panel has its number above it and its scale under it.
+        let start = PANEL + GAP;
+        let line = |y: u32| (start..start + PANEL).map(move |x| (x, y));
+        assert!(line(LINE / 2).any(|(x, y)| picture.get_pixel(x, y) == &Rgb([0; 3])));
+        assert!(line(PANEL + LINE * 3 / 2).any(|(x, y)| picture.get_pixel(x, y) == &Rgb(colour(0.0))));
         assert_eq!(colour(0.0), [68, 1, 84]);
         assert_eq!((colour(1.0), colour(2.0)), ([253, 231, 37], [253, 231, 37]));
         assert_ne!(label_colour(&[0.0, 5.0, -1.0], 0.0), label_colour(&[0.0, 5.0, -1.0], 5.0));
+    }
+
+    #[test]
+    fn the_images_colours_are_not_those_of_the_map() {
+        // Half red, half green, of one brightness: the map over them is the same.
+        let image = RgbImage::from_fn(20, 20, |x, _| if x < 10 { Rgb([200, 0, 0]) } else { Rgb([0, 102, 0]) });
+        let maps = Maps { kind: Kind::Image, grid: (1, 2), panels: vec![vec![1.0, 1.0]], names: vec![String::new()] };
+        let picture = maps.picture(&image);
+        let at = |x: u32| picture.get_pixel(PANEL + GAP + x, LINE + PANEL / 2).0;
+        assert!(
+            at(20).iter().zip(at(PANEL - 20)).all(|(a, b)| a.abs_diff(b) <= 1),
+            "{:?} {:?}",
+            at(20),
+            at(PANEL - 20)
+        );
     }
 }

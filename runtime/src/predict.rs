@@ -69,8 +69,8 @@ pub struct Picture {
     pub file: PathBuf,
 }
 
-/// Runs the model on the images, one after the other; `watch` is told each result.
-pub fn predict(options: &PredictOptions, watch: &mut dyn FnMut(&Prediction) -> Result<()>) -> Result<()> {
+/// Runs the model on the images, one after the other; `watch` is told each result. Gives what a person should know besides.
+pub fn predict(options: &PredictOptions, watch: &mut dyn FnMut(&Prediction) -> Result<()>) -> Result<Option<String>> {
     let source = Source::load(&options.spec)?;
     let device = Device::open(&options.device)?;
     let (file, tensors) = checkpoint::read_model(&options.weights)?;
@@ -91,10 +91,16 @@ pub fn predict(options: &PredictOptions, watch: &mut dyn FnMut(&Prediction) -> R
         Some((_, pattern)) => able.exposed.iter().filter(|e| matches(pattern, &e.name) && pictured(e)).collect(),
         None => Vec::new(),
     };
+    let mut remark = None;
     if let (Some((_, pattern)), true) = (&options.maps, shown.is_empty()) {
         let names: Vec<String> = able.exposed.iter().filter(|e| pictured(e)).map(|e| format!("`{}`", e.name)).collect();
-        let given = if names.is_empty() { "none over a grid".to_owned() } else { names.join(", ") };
-        return Err(Error::Setting(format!("no exposed value matches `{pattern}`; the model exposes {given}")));
+        if !names.is_empty() {
+            let given = names.join(", ");
+            return Err(Error::Setting(format!("no exposed value matches `{pattern}`; the model exposes {given}")));
+        }
+        remark = Some(
+            "no maps are drawn: the model exposes no value over a grid (`expose NAME` in its spec does)".to_owned(),
+        );
     }
     request.exposed = shown.iter().map(|e| e.name.clone()).collect();
     let decls: Vec<_> = able.params.iter().chain(&able.states).cloned().collect();
@@ -148,7 +154,7 @@ pub fn predict(options: &PredictOptions, watch: &mut dyn FnMut(&Prediction) -> R
         }
         watch(&Prediction { image: path.clone(), classes, maps })?;
     }
-    Ok(())
+    Ok(remark)
 }
 
 /// Whether a value's axes have a picture.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `input/N` | argument `N` of `forward` |
 //! | `param/N` | parameter or state `N`; all of them, no more |
-//! | `output/N` | result or exposed value `N` in training mode, with every drop rate at 0 |
+//! | `output/N` | result or exposed value `N` in training mode, with every `probability` at 0: nothing is dropped |
 //! | `output/N_eval` | `N` in inference mode |
 //! | `cotangent/N` | what result `N` is weighed with before gradients are taken; without any, the result `loss` is differentiated |
 //! | `grad/N` | gradient with respect to input or parameter `N` |
@@ -118,15 +118,8 @@ impl Run {
         let device = Device::open(&options.device)?;
         let reference = Reference::read(&options.against)?;
         let item = options.item.as_deref();
-        let mut settings =
-            source.infer(item, &options.settings, &shapes(&reference.inputs), &shapes(&reference.params))?;
+        let settings = source.infer(item, &options.settings, &shapes(&reference.inputs), &shapes(&reference.params))?;
         let batch = reference.inputs.iter().find_map(|(_, t)| t.shape.first().copied()).unwrap_or(1);
-        for name in source.spec.arguments(item).map_err(|d| source.error(&[*d]))? {
-            if name.contains("drop") && !options.settings.iter().any(|(n, _)| *n == name) {
-                settings.retain(|(n, _)| *n != name);
-                settings.push((name, Value::Float(0.0)));
-            }
-        }
         Ok(Run { source, device, item: options.item.clone(), settings, batch, reference })
     }
 
@@ -223,6 +216,7 @@ impl Run {
             item: self.item.as_deref(),
             settings: &self.settings,
             training,
+            random: false,
             batch: self.batch,
             exposed: exposed.to_vec(),
             gradients,
@@ -251,7 +245,14 @@ impl Run {
                     Some(t) => t.data.clone(),
                     None => continue, // a counter that may be absent
                 },
-                ArgRole::Input(n) => fitting(reference, &reference.inputs, &format!("input/{n}"), n, &shape, true)?,
+                ArgRole::Input(n) => {
+                    let key = format!("input/{n}");
+                    let data = fitting(reference, &reference.inputs, &key, n, &shape, true)?;
+                    compiled
+                        .check_labels(n, &data)
+                        .map_err(|e| Error::file(&reference.path, format!("`{key}`: {e}")))?;
+                    data
+                }
                 ArgRole::Cotangent(n) => {
                     fitting(reference, &reference.cotangents, &format!("cotangent/{n}"), n, &shape, true)?
                 }

@@ -197,5 +197,34 @@ fn settings_are_checked() {
     options.settings.push(("optimizer".to_owned(), Value::Word("Sgd".to_owned())));
     options.settings.push(("optimizer.lr".to_owned(), Value::Float(0.1)));
     assert!(message(&options).contains("no optimizer `Sgd`"), "{}", message(&options));
+    for (name, value, said) in [
+        ("optimizer.foo", Value::Float(1.0), "optimizer `AdamW` has no argument `foo`; it has lr, weight_decay"),
+        ("loss", Value::Word("Foo".to_owned()), "has no module, model, loss or optimizer `Foo`"),
+        ("loss", Value::Word("Net".to_owned()), "`loss`: expected a loss, found the model `Net`"),
+        ("model", Value::Word("NetLoss".to_owned()), "`model`: expected a model, found the loss `NetLoss`"),
+        ("clip", Value::Int(0), "`clip`: expected a number above 0, found `0`"),
+        ("data.path", Value::Bool(true), "`data.path`: expected a path in quotes, found `true`"),
+        ("data.path", Value::Word("nowhere".to_owned()), "nowhere: expected a directory"),
+        ("data.path", Value::Str("./elsewhere".to_owned()), "./elsewhere: expected a directory"),
+        ("weights.size.speed", Value::Int(1), "there are peak, warmup_epochs, decay"),
+        ("weights.nothing", Value::Int(1), "nothing"),
+    ] {
+        let text = with(name, value);
+        assert!(text.contains(said), "{name}: {text}");
+    }
     assert!(!place.out("out/checkpoints").exists());
+}
+
+#[test]
+fn settings_replace_what_the_recipe_says() {
+    let place = Place::new("logits[c]^2");
+    let spec = place.out("tiny.fov");
+    let text = std::fs::read_to_string(&spec).expect("readable").replace("loss: NetLoss()", "loss: NoLoss(hidden: 3)");
+    std::fs::write(&spec, text).expect("writable");
+    std::fs::rename(place.out("data"), place.out("moved")).expect("renamed");
+    let mut options = short(&place);
+    assert!(message(&options).contains("`NoLoss`"), "{}", message(&options));
+    options.settings.push(("loss".to_owned(), Value::Word("NetLoss".to_owned())));
+    options.settings.push(("data.path".to_owned(), Value::Str(place.out("moved").display().to_string())));
+    assert_eq!(run(&options).steps, 1);
 }

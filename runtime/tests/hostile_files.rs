@@ -1,10 +1,10 @@
 //! Tensor files that would run code, exhaust memory or point anywhere: refused, each with a message that says what it is.
 
+mod common;
+
+use common::torch::{archive, dictionary, old, tensor, tensors};
 use foveate_runtime::checkpoint::Tensors;
-use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
-use zip::write::SimpleFileOptions;
-use zip::{CompressionMethod, ZipWriter};
 
 /// A directory for one test.
 struct Place(tempfile::TempDir);
@@ -16,46 +16,18 @@ impl Place {
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
+    /// The tensors of a file of this content: their names and elements.
+    fn read(&self, content: &[u8]) -> Vec<(String, Vec<f64>)> {
+        let found = Tensors::of_bytes(Path::new("w.pth"), content).unwrap_or_else(|e| panic!("{e}"));
+        found.iter().map(|(name, t)| (name.clone(), t.data.to_f64())).collect()
+    }
     /// What is said of a file of this content.
     fn refused(&self, name: &str, content: &[u8]) -> String {
         let path = self.path(name);
-        std::fs::write(&path, content).expect("writable");
-        let message = Tensors::read(&path).err().unwrap_or_else(|| panic!("{name} was read")).to_string();
+        let message = Tensors::of_bytes(&path, content).err().unwrap_or_else(|| panic!("{name} was read")).to_string();
         assert!(message.starts_with(&path.display().to_string()), "{message}");
         message
     }
-}
-
-/// A file as `torch.save` lays it out, with this pickle and this storage `0`.
-fn archive(pickle: &[u8], storage: &[u8]) -> Vec<u8> {
-    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
-    let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-    for (name, content) in [("archive/data.pkl", pickle), ("archive/data/0", storage)] {
-        zip.start_file(name, stored).expect("an entry");
-        zip.write_all(content).expect("an entry");
-    }
-    zip.finish().expect("an archive").into_inner()
-}
-
-/// The older form with this pickle as its value.
-fn old(pickle: &[u8]) -> Vec<u8> {
-    let start = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.";
-    [start, pickle, b"\x80\x02]."].concat()
-}
-
-/// The pickle of a dictionary of tensors: names with offset, shape and strides, all in storage `0` of floats.
-fn tensors(of: &[(String, &[u8])]) -> Vec<u8> {
-    let mut out = b"\x80\x02}(".to_vec();
-    for (name, place) in of {
-        out.push(b'X');
-        out.extend((name.len() as u32).to_le_bytes());
-        out.extend(name.as_bytes());
-        out.extend(b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ");
-        out.extend(*place);
-        out.extend(b"\x89}tR");
-    }
-    out.extend(b"u.");
-    out
 }
 
 #[test]
@@ -93,6 +65,101 @@ fn sound_files_are_read() {
 }
 
 #[test]
+fn the_state_dict_is_found_in_its_wrapper() {
+    let place = Place::new();
+    let floats: Vec<u8> = [1f32, 2.0, 3.0, 4.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    // The names of the tensors are those of the places they stand at.
+    let one = |name: &str, at: u8| dictionary(&[(name, tensor(&[&[b'K', at], &b"(K\x01t(K\x01t"[..]].concat()))]);
+    let names = |value: &[u8]| -> Vec<String> {
+        let content = archive(&[b"\x80\x02", value, b"."].concat(), &floats);
+        place.read(&content).into_iter().map(|(name, _)| name).collect()
+    };
+    let top = ("best_acc1", tensor(b"K\x00))"));
+    for (value, expected) in [
+        // As PyTorch's example for ImageNet: a tensor stands beside the state dict.
+        (dictionary(&[top.clone(), ("state_dict", one("w", 0)), ("epoch", b"K\x03".to_vec())]), "w"),
+        (dictionary(&[("model_ema", one("ema", 1)), ("model", one("w", 0)), top.clone()]), "w"),
+        (dictionary(&[("state_dict_ema", one("ema", 1)), ("state_dict", one("w", 0))]), "w"),
+        (dictionary(&[("model_ema", one("ema", 1)), top.clone()]), "ema"),
+        (dictionary(&[("state_dict_ema", one("ema", 1))]), "ema"),
+        (dictionary(&[("module", one("w", 0))]), "w"),
+        (dictionary(&[("checkpoint", dictionary(&[("model", one("w", 0)), top.clone()]))]), "w"),
+        (dictionary(&[("model", dictionary(&[("state_dict", one("module.w", 0))]))]), "w"),
+        // A wrapper without tensors is none.
+        (
+            dictionary(&[
+                ("model", dictionary(&[("depth", b"K\x03".to_vec())])),
+                ("w", tensor(b"K\x00(K\x01t(K\x01t")),
+            ]),
+            "w",
+        ),
+        (one("w", 0), "w"),
+    ] {
+        assert_eq!(names(&value), [expected], "{}", String::from_utf8_lossy(&value));
+    }
+    for (value, expected) in [
+        (b"}".to_vec(), "found an empty dictionary"),
+        (b"}K\x01K\x02s".to_vec(), "found entries whose names are no texts"),
+        (dictionary(&[("epoch", b"K\x03".to_vec())]), "under `state_dict`, `model`"),
+        (dictionary(&[("epoch", b"K\x03".to_vec())]), "found entries `epoch`"),
+        (b"]".to_vec(), "expected a dictionary of tensors, found something else"),
+        (
+            dictionary(&[("w", tensor(b"K\x00(K\x01t(K\x01t")), ("w", tensor(b"K\x01(K\x01t(K\x01t"))]),
+            "two tensors `w`",
+        ),
+        (dictionary(&[("model", b"}q\x00(X\x05\0\0\0modelh\x00u".to_vec())]), "found entries `model`"),
+    ] {
+        let message = place.refused("w.pth", &archive(&[b"\x80\x02", &value[..], b"."].concat(), &floats));
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn parts_of_storages_are_honoured() {
+    let place = Place::new();
+    let floats: Vec<u8> = (0..8).flat_map(|x| (x as f32).to_le_bytes()).collect();
+    let storage = [&8u64.to_le_bytes()[..], &floats].concat();
+    let file = |part: &[u8]| {
+        let mut value =
+            b"\x80\x02}X\x01\0\0\0wctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\n"
+                .to_vec();
+        value.extend(b"X\x01\0\0\x000X\x03\0\0\0cpuK\x08");
+        value.extend(part);
+        value.extend(b"tQK\x01(K\x02t(K\x01t\x89}tRs.");
+        [&old(&value)[..old(&value).len() - 4], b"\x80\x02]X\x01\0\0\x000a.", &storage].concat()
+    };
+    assert_eq!(place.read(&file(b"N")), [("w".to_owned(), vec![1.0, 2.0])]);
+    assert_eq!(place.read(&file(b"(X\x01\0\0\0vK\x04K\x04t")), [("w".to_owned(), vec![5.0, 6.0])]);
+    for (part, expected) in [
+        (&b"(X\x01\0\0\0vK\x04K\x02t"[..], "reaches beyond its storage of 2 elements"),
+        (b"(X\x01\0\0\0vK\x04K\x05t", "its part of storage `0` reaches beyond it"),
+        (b"(X\x01\0\0\0vJ\xff\xff\xff\xffK\x05t", "not described as PyTorch does"),
+    ] {
+        let message = place.refused("part.pth", &file(part));
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[test]
+fn unread_elements_are_named() {
+    let place = Place::new();
+    let pickle = tensors(&[("w".to_owned(), b"K\x00(K\x02t(K\x01t")]);
+    let as_type = |class: &str| {
+        let text = String::from_utf8_lossy(&pickle).replace("FloatStorage", class);
+        // The pickle has bytes beyond ASCII only in its first operation and its last ones.
+        let mut bytes = b"\x80".to_vec();
+        bytes.extend(text.chars().skip(1).map(|c| if c == '\u{fffd}' { 0x89 } else { c as u8 }));
+        archive(&bytes, &[0; 16])
+    };
+    for class in ["ComplexFloatStorage", "QInt8Storage"] {
+        let message = place.refused("w.pth", &as_type(class));
+        assert!(message.contains(&format!("tensor `w`: elements of type `{class}`, which are not read")), "{message}");
+    }
+    let message = place.refused("w.pth", &as_type("LoudStorage"));
+    assert!(message.contains("a call of `torch.LoudStorage`"), "{message}");
+}
+
+#[test]
 fn truncated_files_are_refused_wherever_they_end() {
     let place = Place::new();
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/torch");
@@ -117,8 +184,7 @@ fn damaged_files_never_crash() {
         for at in 0..whole.len() {
             let mut content = whole.clone();
             content[at] ^= 0xFF;
-            std::fs::write(&path, content).expect("writable");
-            let _ = Tensors::read(&path);
+            let _ = Tensors::of_bytes(&path, &content);
         }
     }
 }
@@ -145,7 +211,7 @@ fn archives_that_would_grow_are_refused() {
         liar[at + field + 3] = 0x7F;
     }
     let message = place.refused("liar.pth", &liar);
-    assert!(message.contains("claims") || message.contains("damaged"), "{message}");
+    assert!(message.contains("overlap or reach beyond it") || message.contains("damaged"), "{message}");
 }
 
 #[test]
@@ -168,6 +234,25 @@ fn tensors_that_would_grow_are_refused() {
     assert!(message.contains("shape [3] reaches beyond its storage of 4 elements"), "{message}");
     let before = tensors(&[("w".to_owned(), b"J\xff\xff\xff\xff(K\x03t(K\x01t")]);
     assert!(place.refused("before.pth", &archive(&before, &[0; 16])).contains("no whole number"));
+}
+
+#[test]
+fn tensors_of_absurd_rank_are_refused() {
+    let place = Place::new();
+    let list = |n: usize| [&b"("[..], &b"K\x01".repeat(n), b"t"].concat();
+    for (rank, fine) in [(64, true), (65, false), (100_000, false)] {
+        let at = [&b"K\x00"[..], &list(rank), &list(rank)].concat();
+        let content = archive(&tensors(&[("w".to_owned(), &at)]), &[0; 16]);
+        if fine {
+            assert_eq!(place.read(&content), [("w".to_owned(), vec![0.0])]);
+        } else {
+            let message = place.refused("w.pth", &content);
+            assert!(message.contains(&format!("it has {rank} dimensions; at most 64 are read")), "{message}");
+        }
+    }
+    // No elements, and a product of sides that no number holds.
+    let empty = tensors(&[("w".to_owned(), b"K\x00(K\x00J\0\0\0\x40J\0\0\0\x40J\0\0\0\x40t(K\x01K\x01K\x01K\x01t")]);
+    assert_eq!(place.read(&archive(&empty, &[0; 16])), [("w".to_owned(), vec![])]);
 }
 
 #[test]

@@ -68,6 +68,26 @@ fn begins_with_given_weights() {
 }
 
 #[test]
+fn a_new_run_moves_an_earlier_one_away() {
+    let place = Place::new("logits[c]^2");
+    let after = |steps| TrainOptions { max_steps: Some(steps), ..place.options("loops", "out") };
+    let out = place.out("out");
+    run(&after(9));
+    let first = newest(&out);
+    let outcome = run(&after(2));
+    let second = newest(&out);
+    assert_eq!((first.state.step, second.state.step), (9, 2));
+    assert_eq!(Checkpoint::load(&outcome.checkpoint.expect("saved")).expect("still there"), second);
+    assert_eq!(newest(&out.join("previous")), first);
+    // Going on is with the new one.
+    assert_eq!(run(&TrainOptions { resume: true, ..after(3) }).steps, 3);
+    assert_eq!(newest(&out.join("previous")), first);
+    // A third run replaces what was kept of the first one.
+    run(&after(1));
+    assert_eq!((newest(&out).state.step, newest(&out.join("previous")).state.step), (1, 3));
+}
+
+#[test]
 fn a_loss_that_is_not_finite_is_left_out() {
     // Infinite in every step: training goes on as if only the first loss were there.
     let place = Place::new("log(0.0 * logits[c]^2)");

@@ -122,6 +122,69 @@ fn wrong_numbers_miss() {
     assert_eq!((found.pass, missed), (false, vec!["grad/x"]));
 }
 
+/// A spec and a file of tensors in a directory of their own.
+fn place(text: &str, tensors: &[(&str, &[usize], Data)]) -> (tempfile::TempDir, PathBuf, PathBuf) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (spec, path) = (dir.path().join("a.fov"), dir.path().join("a.safetensors"));
+    std::fs::write(&spec, format!("foveate 1\n\n{text}")).expect("writable");
+    let mut out = Tensors::default();
+    for (name, shape, data) in tensors {
+        out.insert((*name).to_owned(), Tensor { shape: shape.to_vec(), data: data.clone() });
+    }
+    out.write(&path).expect("writable");
+    (dir, spec, path)
+}
+
+#[test]
+fn nothing_is_dropped() {
+    let text = "import DropPath, Dropout from prelude\n\nmodule M(C, p: float = 0.5) {\n    a = DropPath(0.5)\n    \
+                b = Dropout(1, C, p / 2)\n    forward(x[C]) -> [C] {\n        z[n: 1, c] = 3.0 * a(x)[c]\n        \
+                y[c] = b(z)[0, c]\n        return y\n    }\n}\n";
+    let of = |v: &[f32]| Data::F32(v.to_vec());
+    let (_dir, spec, path) = place(
+        text,
+        &[
+            ("input/x", &[2, 2], of(&[1.0, 2.0, 3.0, 4.0])),
+            ("output/y", &[2, 2], of(&[3.0, 6.0, 9.0, 12.0])),
+            ("cotangent/y", &[2, 2], of(&[1.0; 4])),
+            ("grad/x", &[2, 2], of(&[3.0; 4])),
+        ],
+    );
+    for set in ["", "p=0.9"] {
+        passes(&VerifyOptions { spec: spec.clone(), ..options("", "M", &path, set, "interpreter") });
+    }
+}
+
+#[test]
+fn labels_are_classes() {
+    let text = "import CrossEntropy from prelude\n\nloss L(classes) {\n    ce = CrossEntropy(classes)\n    \
+                forward(logits[classes], target: label[classes]) -> [] {\n        return ce(logits, target)\n    }\n}\n";
+    let even = (2.0f32).ln();
+    let mut labels = vec![
+        (Data::I64(vec![0, 1, 1]), None),
+        (Data::I64(vec![0, 1, 2]), Some("found 2 as element 2")),
+        (Data::I64(vec![0, -1, 2]), Some("found -1 as element 1")),
+        (Data::F32(vec![0.5, 1.0, 1.0]), Some("found 0.5 as element 0")),
+        (Data::F32(vec![0.0, f32::NAN, 1.0]), Some("found NaN as element 1")),
+    ];
+    for (target, wrong) in labels.drain(..) {
+        let tensors = [
+            ("input/logits", &[3, 2][..], Data::F32(vec![1.0; 6])),
+            ("input/target", &[3][..], target),
+            ("output/loss", &[][..], Data::F32(vec![even])),
+        ];
+        let (_dir, spec, path) = place(text, &tensors);
+        let found = verify(&VerifyOptions { spec, ..options("", "L", &path, "", "interpreter") });
+        match wrong {
+            None => assert!(found.expect("comparable").pass),
+            Some(wrong) => {
+                let text = found.err().map(|e| e.to_string()).unwrap_or_default();
+                assert!(text.contains("`input/target`: expected labels from 0 to 1") && text.contains(wrong), "{text}");
+            }
+        }
+    }
+}
+
 #[test]
 fn wrong_tensors_are_told() {
     let (_dir, path) = changed(|list| list.retain(|(n, _)| n != "param/kv_proj.weight"));

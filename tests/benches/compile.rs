@@ -61,7 +61,7 @@ fn main() {
     measure("read and check the demo's spec", Some(Duration::from_millis(10)), || checked(SPEC));
     measure("  read it with its imports", None, || load(SPEC));
     let (spec, sources) = load(SPEC);
-    let options = LowerOptions { training: true, batch: 64, exposed: Vec::new() };
+    let options = LowerOptions { training: true, random: true, batch: 64, exposed: Vec::new() };
     measure("  lower its loss for training", None, || {
         lower(&spec, Some("FashionLoss"), &[], &options, &sources).map(|l| l.params.len()).ok()
     });

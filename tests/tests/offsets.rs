@@ -51,6 +51,7 @@ fn gradients(
         item: Some(item),
         settings,
         training: true,
+        random: true,
         batch,
         exposed: Vec::new(),
         gradients: Some((Seeds::Cotangents(vec!["y".into()]), Wrt::Names(vec!["table".into(), "q".into()]))),

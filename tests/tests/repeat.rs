@@ -23,6 +23,7 @@ fn bits(case: &Case, device: Device) -> [Vec<(ResultRole, Vec<u64>)>; 2] {
         item: Some(case.item),
         settings: &settings,
         training: true,
+        random: true,
         batch: inputs[0].1.shape[0],
         exposed: Vec::new(),
         gradients: Some((if outputs.is_empty() { Seeds::Loss } else { Seeds::Cotangents(outputs) }, Wrt::Params)),

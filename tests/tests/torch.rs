@@ -24,7 +24,7 @@ fn tensors_of_all_kinds() {
 fn a_network_gives_the_same_numbers() {
     let scratch = tempfile::tempdir().expect("a temporary directory");
     let against = scratch.path().join("all.safetensors");
-    for weights in ["small.pth", "small_old.pth"] {
+    for weights in ["small.pth", "small_old.pth", "example.pth", "example_old4.pth"] {
         let mut all = read("small.safetensors");
         for (name, tensor) in read(weights) {
             assert_eq!(name.ends_with("num_batches_tracked"), matches!(tensor.data, Data::I64(_)));

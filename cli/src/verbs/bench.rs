@@ -2,7 +2,7 @@
 
 use crate::args::{Bench, Part};
 use crate::failure::Failure;
-use crate::output::{self, Align, Table, bytes, si};
+use crate::output::{self, Align, Table, bytes, count, si};
 use crate::source;
 use foveate_runtime::bench::{self, BenchOptions, Ceilings, Measurement, bench};
 use foveate_runtime::device::Device;
@@ -23,6 +23,7 @@ pub fn run(arguments: &Bench) -> Result<(), Failure> {
         settings: source::values(&arguments.target.settings.set)?,
         against: arguments.against.clone(),
         batch: arguments.batch,
+        // `--backward` excludes another part.
         part: match arguments.part {
             Part::Inference => bench::Part::Inference,
             Part::Gradients => bench::Part::Gradients,
@@ -61,8 +62,11 @@ fn text(report: &Report) -> String {
         out += &format!("at best {}flop/s and {}/s\n", si(c.flops), bytes(c.bandwidth));
     }
     out += &format!(
-        "{} kernels, {} launches; {:.2} s to the end of the first run, {:.2} s of that until the kernels were known\n",
-        m.kernels, m.launches, m.start_s, m.derive_s
+        "{}, {}; {:.2} s to the end of the first run, {:.2} s of that until the kernels were known\n",
+        count(m.kernels, "kernel"),
+        if m.launches == 1 { "1 launch".to_owned() } else { format!("{} launches", m.launches) },
+        m.start_s,
+        m.derive_s
     );
     out += &format!(
         "memory: {} for parameters, gradients and moments, {} on the device, {} the process at its peak\n",

@@ -4,10 +4,13 @@ use crate::args::{Emit, Stage};
 use crate::failure::Failure;
 use crate::output;
 use crate::source::{self, Item};
-use foveate_runtime::checkpoint::atomic::write_file;
+use foveate_runtime::checkpoint::atomic::write_files;
 
 /// Writes the files of a stage to a directory, and names them.
 pub fn run(arguments: &Emit) -> Result<(), Failure> {
+    if arguments.kernel.is_some() && arguments.stage != Stage::Loops {
+        return Err(Failure::new("--kernel chooses among the kernels of `--target loops`"));
+    }
     let item = Item::load(&arguments.target, arguments.batch)?;
     let facts = source::facts();
     let mut files: Vec<(String, String)> = Vec::new();
@@ -26,21 +29,23 @@ pub fn run(arguments: &Emit) -> Result<(), Failure> {
     let compiled =
         item.with(!arguments.inference, |source, request| source.compile_watched(request, Some(&facts), &mut watch))?;
     if let (Stage::Loops, Some(graph)) = (arguments.stage, &compiled.graph) {
-        for (n, kernel) in graph.kernels.iter().enumerate() {
+        let wanted = |name: &str| arguments.kernel.as_ref().is_none_or(|text| name.contains(text));
+        if let Some(text) = arguments.kernel.as_ref().filter(|_| !graph.kernels.iter().any(|k| wanted(&k.name))) {
+            let mut names: Vec<&str> = graph.kernels.iter().map(|k| k.name.as_str()).collect();
+            names.sort_unstable();
+            names.dedup();
+            return Err(Failure::new(format!("no kernel has `{text}` in its name; there are {}", names.join(", "))));
+        }
+        for (n, kernel) in graph.kernels.iter().enumerate().filter(|(_, k)| wanted(&k.name)) {
             let launches: Vec<&str> =
                 graph.launches.iter().filter(|l| l.kernel == n).map(|l| l.site.as_str()).collect();
             let text = format!("// Launched for: {}\n{kernel}\n", launches.join("; "));
             files.push((format!("{n:03}-{}.loops", file_name(&kernel.name)), text));
         }
     }
-    std::fs::create_dir_all(&arguments.out).map_err(|e| Failure::io("create", &arguments.out, e))?;
-    let mut said = String::new();
-    for (name, text) in &files {
-        let path = arguments.out.join(name);
-        write_file(&path, text.as_bytes())?;
-        said += &format!("{}\n", path.display());
-    }
-    output::say(&said)
+    let content: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (name.as_str(), text.as_bytes())).collect();
+    write_files(&arguments.out, &content)?;
+    output::say(&files.iter().map(|(name, _)| format!("{}\n", arguments.out.join(name).display())).collect::<String>())
 }
 
 /// A name with what is odd in file names replaced.

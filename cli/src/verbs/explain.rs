@@ -1,26 +1,62 @@
 //! `foveate explain`: how the program was derived, and what it costs.
 
-use crate::args::Explain;
+use crate::args::{DeviceName, Explain};
 use crate::failure::Failure;
-use crate::output::{self, Align, Table, bytes, si};
+use crate::output::{self, Align, Table, bytes, count, si};
 use crate::source::{self, Item};
 use foveate_compiler::explain::{Explanation, explain};
+use foveate_compiler::schedule::Facts;
+use foveate_runtime::bench::{BenchOptions, Part, bench};
+use foveate_runtime::device::Device;
 
 /// Explains the training step of an item, or its inference.
 pub fn run(arguments: &Explain) -> Result<(), Failure> {
     let item = Item::load(&arguments.target, arguments.batch)?;
-    let explanation = costs(&item, !arguments.inference)?;
+    let facts = match Device::open(arguments.device.name()) {
+        Ok(device) => device.facts(),
+        // Nothing is run: the facts of a usual processor will do.
+        Err(_) if arguments.device == DeviceName::Cpu && !arguments.measure => Some(source::facts()),
+        Err(error) => return Err(error.into()),
+    };
+    let Some(facts) = facts else {
+        return Err(Failure::new("the interpreter runs the program as it is written: there are no kernels to explain"));
+    };
+    let mut explanation = costs(&item, !arguments.inference, &facts)?;
+    if arguments.measure {
+        measure(arguments, &mut explanation)?;
+    }
     if arguments.json { output::say_json(&explanation) } else { output::say(&text(&explanation)) }
 }
 
+/// Seconds for which a program is measured.
+const SECONDS: f64 = 1.0;
+
+/// Adds the times of kernels.
+fn measure(arguments: &Explain, explanation: &mut Explanation) -> Result<(), Failure> {
+    let measured = bench(&BenchOptions {
+        spec: arguments.target.item.file.clone(),
+        item: arguments.target.item.item.clone(),
+        settings: source::values(&arguments.target.settings.set)?,
+        against: None,
+        batch: arguments.batch,
+        part: if arguments.inference { Part::Inference } else { Part::Gradients },
+        device: arguments.device.name().to_owned(),
+        seconds: SECONDS,
+        launches: true,
+    })?;
+    for time in measured.by_kernel.iter().filter(|time| time.launches > 0) {
+        explanation.kernels[time.kernel].measured_us = Some(1e3 * time.ms / time.launches as f64);
+    }
+    Ok(())
+}
+
 /// The derivation of an item's program.
-pub fn costs(item: &Item, training: bool) -> Result<Explanation, Failure> {
-    let facts = source::facts();
+pub fn costs(item: &Item, training: bool, facts: &Facts) -> Result<Explanation, Failure> {
     item.with(training, |source, request| {
         let written = source.compile(request, None)?;
-        let compiled = source.compile(request, Some(&facts))?;
+        let compiled = source.compile(request, Some(facts))?;
         let graph = compiled.graph.as_ref().expect("programs are scheduled when there are facts");
-        Ok(explain(&written.program, &compiled.report, graph, &facts))
+        Ok(explain(&written.program, &compiled.report, graph, facts))
     })
 }
 
@@ -45,7 +81,8 @@ fn text(e: &Explanation) -> String {
             out += &format!("{title}\n{}\n", table.render());
         }
     }
-    let mut table = Table::new([
+    let measured = e.kernels.iter().any(|k| k.measured_us.is_some());
+    let columns = [
         ("kernel", Align::Left),
         ("launches", Align::Right),
         ("items", Align::Right),
@@ -53,8 +90,10 @@ fn text(e: &Explanation) -> String {
         ("bytes", Align::Right),
         ("at least", Align::Right),
         ("bound by", Align::Left),
-    ]);
-    let (mut flops, mut moved, mut time) = (0.0, 0.0, 0.0);
+    ];
+    let last = measured.then_some(("measured", Align::Right));
+    let mut table = Table::new(columns.into_iter().chain(last));
+    let (mut flops, mut moved, mut time, mut spent) = (0.0, 0.0, 0.0, 0.0);
     for k in &e.kernels {
         let launches = k.launches as f64;
         flops += k.flops * launches;
@@ -68,17 +107,20 @@ fn text(e: &Explanation) -> String {
             bytes(k.bytes),
             format!("{:.1} us", k.estimate_us),
             k.bound.to_owned(),
+            k.measured_us.map_or(String::new(), |us| format!("{us:.1} us")),
         ]);
+        spent += k.measured_us.unwrap_or(0.0) * launches;
     }
     let launches: usize = e.kernels.iter().map(|k| k.launches).sum();
     table.row([
-        format!("{} kernels", e.kernels.len()),
+        count(e.kernels.len(), "kernel"),
         launches.to_string(),
         String::new(),
         si(flops),
         bytes(moved),
         format!("{time:.1} us"),
         String::new(),
+        if measured { format!("{spent:.1} us") } else { String::new() },
     ]);
     out += &format!("Kernels (a launch each; the last line is the whole program)\n{}\n", table.render());
     let m = &e.memory;

@@ -54,7 +54,8 @@ pub fn run(arguments: &Info) -> Result<(), Failure> {
             decls.iter().map(move |p| Tensor { name: p.name.clone(), shape: p.shape.clone(), kind, decays: p.decay })
         })
         .collect();
-    let (forward, step) = (costs(&item, false)?, costs(&item, true)?);
+    let facts = source::facts();
+    let (forward, step) = (costs(&item, false, &facts)?, costs(&item, true, &facts)?);
     let facts_of_device = source::facts();
     let rewritten = item.with(false, |source, request| source.compile(request, Some(&facts_of_device)))?;
     let layers = layers(&tensors, &products(&rewritten.program));

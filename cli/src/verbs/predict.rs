@@ -31,7 +31,7 @@ pub fn run(arguments: &Predict) -> Result<(), Failure> {
     };
     let mut all = Vec::new();
     let mut failed = None;
-    predict(&options, &mut |found| {
+    let remark = predict(&options, &mut |found| {
         let mut found = found.clone();
         found.classes.truncate(arguments.top);
         if !arguments.json && failed.is_none() {
@@ -42,6 +42,9 @@ pub fn run(arguments: &Predict) -> Result<(), Failure> {
     })?;
     if let Some(failure) = failed {
         return Err(failure);
+    }
+    if let Some(remark) = remark {
+        output::complain(&format!("warning: {remark}\n"));
     }
     if arguments.json { output::say_json(&all) } else { Ok(()) }
 }

@@ -14,6 +14,7 @@ use super::value::{Env, Static};
 enum Asked<'m> {
     Int,
     Float,
+    Probability,
     Bool,
     Word(Vec<&'m str>),
     Tuple(&'m [ast::Name]),
@@ -127,6 +128,12 @@ impl<'a> Elaborator<'a> {
                     }
                 },
             };
+            let value = match value {
+                Static::Int(..) | Static::Float(_) if !self.random && matches!(param.ty, ParamType::Probability) => {
+                    Static::Float(0.0)
+                }
+                value => value,
+            };
             match &value {
                 // Rates differ from block to block; all that is checked of one is its sign and what is required of it here.
                 Static::Float(x) if self.sampling => identity.push_str(sign(*x)),
@@ -147,6 +154,7 @@ impl<'a> Elaborator<'a> {
             ParamType::OneOf(words) => Asked::Word(words.iter().map(|w| w.text.as_str()).collect()),
             ParamType::List => Asked::List,
             ParamType::Float => Asked::Float,
+            ParamType::Probability => Asked::Probability,
             ParamType::Int => Asked::Int,
             ParamType::Bool => Asked::Bool,
             ParamType::Infer => match param.default.as_ref().map(|d| &d.kind) {
@@ -162,6 +170,9 @@ impl<'a> Elaborator<'a> {
         let bound = match (&asked, value) {
             (Asked::Int, Static::Int(n, axis)) => self.sized(name, n, axis, id, None),
             (Asked::Float, Static::Int(n, _)) => Static::Float(n as f64),
+            (Asked::Probability, value) if value.as_number().is_some_and(|p| (0.0..=1.0).contains(&p)) => {
+                Static::Float(value.as_number().unwrap_or_default())
+            }
             (Asked::Float, value @ Static::Float(_))
             | (Asked::Bool, value @ Static::Bool(_))
             | (Asked::Str, value @ Static::Str(_))
@@ -209,6 +220,7 @@ impl<'a> Elaborator<'a> {
                 let expected = match asked {
                     Asked::Int => "an integer",
                     Asked::Float => "a number",
+                    Asked::Probability => "a probability from 0 to 1",
                     Asked::Bool => "`true` or `false`",
                     Asked::Word(_) => "a word",
                     Asked::List => "a list",

@@ -18,8 +18,11 @@ use crate::lower::builder::{Builder, View};
 use crate::lower::call::Callee;
 use crate::lower::forward::Frame;
 
-/// The most elements of a tensor or an axis.
+/// The most elements of an axis, or of a tensor that has memory.
 pub(crate) const MAX_ELEMENTS: i64 = 1 << 31;
+
+/// The most elements of a definition, in memory or not: nobody would wait for more, and sizes can be multiplied without a second thought.
+pub(crate) const MAX_DEFINED: i64 = 1 << 44;
 
 /// The most steps (expressions evaluated, statements unrolled) of one elaboration.
 pub(crate) const MAX_STEPS: usize = 1_000_000;
@@ -35,6 +38,8 @@ pub(crate) struct Elaborator<'a> {
     training: bool,
     /// Whether that has made a difference.
     pub mode_matters: bool,
+    /// Whether parameters of kind `probability` have their values; if not, they are 0.
+    pub random: bool,
     pub diagnostics: Vec<Diagnostic>,
     reported: HashSet<(&'static str, Option<Span>, String)>,
     /// The constructors and calls that are being elaborated, with what to say about them.
@@ -58,6 +63,8 @@ pub(crate) struct Elaborator<'a> {
     pub sampling: bool,
     /// Those instances, by identity, of the function being built.
     pub instances: HashMap<String, Rc<Instance<'a>>>,
+    /// When sampling, where a name was first given to a submodule of the function being built, and to which.
+    pub prefixes: HashMap<String, (Span, Rc<Instance<'a>>)>,
     /// The results of calls of modules without submodules, by instance and inputs, of the function being built: when sampling, a second
     /// call like it has nothing new to say.
     pub sampled_calls: HashMap<String, Vec<View>>,
@@ -77,6 +84,7 @@ impl<'a> Elaborator<'a> {
             sources,
             training,
             mode_matters: false,
+            random: true,
             diagnostics: Vec::new(),
             reported: HashSet::new(),
             trail: Vec::new(),
@@ -91,6 +99,7 @@ impl<'a> Elaborator<'a> {
             callees: HashMap::new(),
             sampling: false,
             instances: HashMap::new(),
+            prefixes: HashMap::new(),
             sampled_calls: HashMap::new(),
             elaborated: Vec::new(),
             builder: Builder::default(),

@@ -13,6 +13,8 @@ use super::spec::ItemRef;
 use super::statics::bare_name;
 use super::value::{Env, Static};
 
+const FLAT_NAMES: &str = "`flat` submodules keep their names: only one of them may have this one";
+
 /// The steps that a submodule, parameter or state counts for.
 const DECLARATION: usize = 20;
 
@@ -150,13 +152,30 @@ impl<'a> Elaborator<'a> {
         };
         let given = self.given(module, args, env)?;
         self.trail.push((span, format!("in `{name} = {}(...)`", ctor.text)));
-        let sampling = self.sampling;
-        // Names of parameters meet where a submodule is flat.
-        self.sampling &= !flat;
-        let out = self.instance(item, module, given, prefix, span);
-        self.sampling = sampling;
+        // Names of parameters meet where a submodule is flat, so each such one is its own; what has a name of its own in it need not be.
+        let out = self.instance_of(item, module, given, prefix.clone(), span, !flat);
         self.trail.pop();
-        out
+        let out = out?;
+        if self.sampling && !flat {
+            self.names_meet(&prefix, &out, span)?;
+        }
+        Ok(out)
+    }
+
+    /// Two submodules under one name, each in a flat one: when sampling their parameters may never have been declared, so names are compared
+    /// here.
+    fn names_meet(&mut self, prefix: &str, instance: &Rc<Instance<'a>>, span: Span) -> R<()> {
+        let Some((first, other)) = self.prefixes.insert(prefix.to_owned(), (span, Rc::clone(instance))) else {
+            return Ok(());
+        };
+        let (mut names, mut others) = (Vec::new(), Vec::new());
+        instance.slot_names("", &mut names);
+        other.slot_names("", &mut others);
+        let Some(name) = names.into_iter().find(|name| others.contains(name)) else { return Ok(()) };
+        let d = Diagnostic::error("E0107", format!("two parameters are called `{prefix}{name}`"))
+            .primary(span, "again here")
+            .secondary(first, "first here");
+        self.fail(d.help(FLAT_NAMES))
     }
 
     /// Instantiates a module: binds its parameters, then runs through its members.
@@ -167,6 +186,19 @@ impl<'a> Elaborator<'a> {
         given: Vec<Option<(Static, Span)>>,
         prefix: String,
         span: Span,
+    ) -> R<Rc<Instance<'a>>> {
+        self.instance_of(item, module, given, prefix, span, true)
+    }
+
+    /// The same; `shared` tells whether one with the same arguments will do when sampling.
+    fn instance_of(
+        &mut self,
+        item: ItemRef,
+        module: &'a Module,
+        given: Vec<Option<(Static, Span)>>,
+        prefix: String,
+        span: Span,
+        shared: bool,
     ) -> R<Rc<Instance<'a>>> {
         if let Some(first) = self.open.iter().position(|o| *o == item) {
             let mut names: Vec<String> = Vec::new();
@@ -181,11 +213,11 @@ impl<'a> Elaborator<'a> {
         }
         let id = self.fresh();
         let (arguments, identity) = self.parameters(item, module, given, id, span)?;
-        if let Some(known) = self.instances.get(&identity).filter(|_| self.sampling) {
+        if let Some(known) = self.instances.get(&identity).filter(|_| self.sampling && shared) {
             return Ok(Rc::clone(known));
         }
         let out = self.instance_with(item, module, arguments, identity, id, prefix)?;
-        if self.sampling && !out.has_state {
+        if self.sampling && shared && !out.has_state {
             self.instances.insert(out.identity.clone(), Rc::clone(&out));
         }
         Ok(out)
@@ -292,8 +324,7 @@ impl<'a> Elaborator<'a> {
                 }
             }
             Member::For { var, lo, hi, body, span } => {
-                let (lo, hi) = (self.int(&out.env, lo)?, self.int(&out.env, hi)?);
-                for n in lo..hi {
+                for n in self.range(&out.env, lo, hi)? {
                     self.step(*span)?;
                     let len = out.env.len();
                     out.env.bind(&var.text, Static::int(n));
@@ -411,7 +442,7 @@ impl<'a> Elaborator<'a> {
             let d = Diagnostic::error("E0107", format!("two parameters are called `{full}`"))
                 .primary(span, "again here")
                 .secondary(first, "first here");
-            return self.fail(d.help("`flat` submodules keep their names: only one of them may have this one"));
+            return self.fail(d.help(FLAT_NAMES));
         }
         out.slots.push((name.to_owned(), Slot { dims, state, full }));
         Ok(())
@@ -482,6 +513,14 @@ fn collect_names(e: &ast::Expr, f: &mut dyn FnMut(&str)) {
 }
 
 impl Instance<'_> {
+    /// The names of all its parameters and states, after `prefix`.
+    fn slot_names(&self, prefix: &str, out: &mut Vec<String>) {
+        out.extend(self.slots.iter().map(|(name, _)| format!("{prefix}{name}")));
+        for (name, sub) in &self.submodules {
+            let flat = sub.prefix == self.prefix;
+            sub.slot_names(&if flat { prefix.to_owned() } else { format!("{prefix}{name}.") }, out);
+        }
+    }
     /// The sum axes in scope.
     pub fn sum_axes(&self) -> impl Iterator<Item = &Axis> {
         self.env.entries().iter().filter_map(|(_, v)| match v {

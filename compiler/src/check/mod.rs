@@ -11,6 +11,7 @@ pub(crate) mod elaborator;
 mod infer;
 pub(crate) mod instance;
 mod recipe;
+mod recipe_keys;
 mod recipe_settings;
 pub(crate) mod report;
 mod samples;
@@ -21,6 +22,7 @@ pub(crate) mod value;
 
 pub use instance::{Init, ParamDecl, Piece};
 pub use recipe::{Entry, EntryValue, Recipe};
+pub use recipe_keys::{SETTINGS, Setting, WEIGHT};
 pub use samples::check;
 pub use spec::{Disk, Files, ItemInfo, Spec};
 pub use value::Value;

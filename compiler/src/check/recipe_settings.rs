@@ -1,4 +1,4 @@
-//! What a recipe may set, and whether a recipe of a file sets it rightly.
+//! Whether a recipe of a file sets rightly what it may set.
 
 use foveate_dsl::ast::{self, Expr, ExprKind, ModuleKind, RecipeEntry, RecipeValue, Span};
 use foveate_dsl::{Diagnostic, SourceMap};
@@ -6,70 +6,12 @@ use foveate_dsl::{Diagnostic, SourceMap};
 use super::covered::Covered;
 use super::elaborator::Elaborator;
 use super::recipe::constant;
+use super::recipe_keys::{Kind, SETTINGS, Setting, WEIGHT, forward_of};
 use super::report::suggest;
-use super::spec::{Spec, prelude_item, prelude_names};
-use super::value::{Env, Value};
+use super::spec::{Spec, prelude_names};
+use super::value::Env;
 use crate::ir::ResultRole;
 use crate::lower::LowerOptions;
-
-/// What kind of value a setting has.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Kind {
-    /// An item with arguments.
-    Item(ModuleKind),
-    /// A number within these bounds.
-    Number(f64, f64),
-    /// An integer within these bounds.
-    Count(i64, i64),
-    /// Height and width.
-    Image,
-    /// One of these words.
-    Word(&'static [&'static str]),
-    /// A path in quotes.
-    Path,
-}
-
-/// A setting by its dotted key.
-struct Setting {
-    key: &'static str,
-    kind: Kind,
-    /// Whether a recipe must have it.
-    needed: bool,
-}
-
-const fn setting(key: &'static str, kind: Kind, needed: bool) -> Setting {
-    Setting { key, kind, needed }
-}
-
-const ANY: Kind = Kind::Number(0.0, f64::INFINITY);
-
-/// Every setting but the losses' names under `weights`.
-const SETTINGS: &[Setting] = &[
-    setting("model", Kind::Item(ModuleKind::Model), true),
-    setting("loss", Kind::Item(ModuleKind::Loss), true),
-    setting("data.format", Kind::Word(&["idx"]), false),
-    setting("data.path", Kind::Path, true),
-    setting("data.image", Kind::Image, true),
-    setting("data.classes", Kind::Count(1, 256), true),
-    setting("data.mean", Kind::Number(f64::NEG_INFINITY, f64::INFINITY), false),
-    setting("data.std", Kind::Number(f64::MIN_POSITIVE, f64::INFINITY), false),
-    setting("epochs", Kind::Count(1, 1 << 20), true),
-    setting("batch", Kind::Count(1, 1 << 20), true),
-    setting("seed", Kind::Count(0, u32::MAX as i64), false),
-    setting("optimizer", Kind::Item(ModuleKind::Optimizer), true),
-    setting("clip", Kind::Number(f64::MIN_POSITIVE, f64::INFINITY), false),
-    setting("schedule.warmup_epochs", ANY, false),
-    setting("schedule.final_lr", ANY, false),
-    setting("augment.flip", Kind::Number(0.0, 1.0), false),
-    setting("augment.shift", Kind::Count(0, 10_000), false),
-];
-
-/// The fields of a loss's weight that has a schedule of its own.
-const WEIGHT: &[Setting] = &[
-    setting("peak", Kind::Number(f64::NEG_INFINITY, f64::INFINITY), false),
-    setting("warmup_epochs", ANY, false),
-    setting("decay", Kind::Word(&["cosine", "constant"]), false),
-];
 
 /// Everything that is wrong with a recipe.
 pub(crate) fn check(spec: &Spec, sources: &SourceMap, recipe: &ast::Recipe, covered: &Covered) -> Vec<Diagnostic> {
@@ -201,26 +143,8 @@ impl<'a> Checker<'a> {
                 return;
             }
         };
-        let within = |x: f64, lo: f64, hi: f64| (lo..=hi).contains(&x);
-        let (ok, expected) = match setting.kind {
-            Kind::Number(lo, hi) => (value.as_number().is_some_and(|x| within(x, lo, hi)), number_text(lo, hi)),
-            Kind::Count(lo, hi) => {
-                let ok = value.as_int().is_some_and(|n| (lo..=hi).contains(&n));
-                (ok, format!("an integer from {lo} to {hi}"))
-            }
-            Kind::Image => {
-                let side = |v: &Value| v.as_int().is_some_and(|n| (1..=65536).contains(&n));
-                let ok = matches!(&value, Value::Tuple(parts) if parts.len() == 2 && parts.iter().all(side));
-                (ok, "height and width, such as `28x28`".to_owned())
-            }
-            Kind::Word(words) => {
-                let ok = matches!(&value, Value::Word(w) | Value::Str(w) if words.contains(&w.as_str()));
-                (ok, words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(" or "))
-            }
-            Kind::Path | Kind::Item(_) => (matches!(value, Value::Str(_)), "a path in quotes".to_owned()),
-        };
-        if !ok {
-            let d = Diagnostic::error("E0417", format!("`{shown}` must be {expected}, found `{value}`"));
+        if !setting.accepts(&value) {
+            let d = Diagnostic::error("E0417", format!("`{shown}` must be {}, found `{value}`", setting.expected()));
             self.out.push(d.primary(e.span, ""));
         }
     }
@@ -276,7 +200,7 @@ impl<'a> Checker<'a> {
         if !ok {
             return;
         }
-        let options = LowerOptions { training: true, batch: 2, exposed: Vec::new() };
+        let options = LowerOptions { training: true, random: true, batch: 2, exposed: Vec::new() };
         let mut elaborator = Elaborator::new(self.spec, self.sources, true, options.batch);
         elaborator.sampling = true;
         if let Some(forward) = forward_of(module) {
@@ -324,8 +248,7 @@ impl<'a> Checker<'a> {
     }
 
     fn optimizer(&mut self, name: &str, args: &[ast::Arg], span: Span) {
-        let own = self.spec.module(self.spec.root(), name).map(|(_, m)| m.clone());
-        let Some(module) = own.or_else(|| prelude_item(name)).filter(|m| m.kind == ModuleKind::Optimizer) else {
+        let Some(scalars) = self.spec.optimizer_arguments(name) else {
             let d = Diagnostic::error("E0101", format!("unknown optimizer `{name}`")).primary(span, "");
             let mut names = prelude_names();
             names.extend(self.spec.file(self.spec.root()).names.keys().cloned());
@@ -333,20 +256,12 @@ impl<'a> Checker<'a> {
             self.out.push(suggest(d, name, names.iter().map(String::as_str)));
             return;
         };
-        // Scalars of the rule; those that follow from the step are not given.
-        let given = |input: &str| !matches!(input, "scale" | "bias1" | "bias2");
-        let scalars: Vec<&str> = forward_of(&module)
-            .iter()
-            .flat_map(|f| &f.inputs)
-            .filter(|i| i.dims.is_empty() && i.label_of.is_none() && given(&i.name.text))
-            .map(|i| if i.name.text == "wd" { "weight_decay" } else { i.name.text.as_str() })
-            .collect();
         for arg in args {
             let Some(arg_name) = &arg.name else { continue };
-            if !scalars.contains(&arg_name.text.as_str()) {
+            if !scalars.contains(&arg_name.text) {
                 let d = Diagnostic::error("E0403", format!("`{name}` has no argument `{}`", arg_name.text))
                     .primary(arg_name.span, "");
-                let d = suggest(d, &arg_name.text, scalars.iter().copied());
+                let d = suggest(d, &arg_name.text, scalars.iter().map(String::as_str));
                 self.out.push(d.note(format!("it has {}", scalars.join(", "))));
             } else if let Some(value) = constant(&arg.value).ok().filter(|v| v.as_number().is_none()) {
                 let d = Diagnostic::error("E0417", format!("`{}` must be a number, found `{value}`", arg_name.text));
@@ -354,7 +269,7 @@ impl<'a> Checker<'a> {
             }
         }
         let lr = args.iter().any(|a| a.name.as_ref().is_some_and(|n| n.text == "lr"));
-        if !lr && scalars.contains(&"lr") {
+        if !lr && scalars.iter().any(|s| s == "lr") {
             let d = Diagnostic::error("E0418", format!("`{name}` needs a learning rate")).primary(span, "");
             self.out.push(d.help(format!("write `{name}(lr: 1e-3)`")));
         }
@@ -402,18 +317,5 @@ impl<'a> Checker<'a> {
                     .help(format!("write `weights {{ {}: 1 }}`", scalars.first().unwrap_or(&"loss"))),
             );
         }
-    }
-}
-
-fn forward_of(module: &ast::Module) -> Option<&ast::Forward> {
-    module.members.iter().find_map(|m| if let ast::Member::Forward(f) = m { Some(f) } else { None })
-}
-
-fn number_text(lo: f64, hi: f64) -> String {
-    match (lo.is_finite() && lo != f64::MIN_POSITIVE, hi.is_finite()) {
-        (true, true) => format!("a number from {lo} to {hi}"),
-        (true, false) => format!("a number of at least {lo}"),
-        _ if lo == f64::MIN_POSITIVE => "a number above 0".to_owned(),
-        _ => "a number".to_owned(),
     }
 }

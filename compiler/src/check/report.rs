@@ -11,9 +11,11 @@ pub(crate) type R<T> = Result<T, Reported>;
 
 /// Adds a help line with the candidate that is closest to `name`, if one is close.
 pub(crate) fn suggest<'n>(d: Diagnostic, name: &str, candidates: impl Iterator<Item = &'n str>) -> Diagnostic {
-    let limit = 1 + name.chars().count() / 4;
+    let letters = |name: &str| name.chars().count();
+    let limit = 1 + letters(name) / 4;
+    // Between names of one letter any distance is as good as none.
     let best = candidates
-        .filter(|c| *c != name)
+        .filter(|c| *c != name && (letters(name) > 1 || c.eq_ignore_ascii_case(name)))
         .map(|c| (distance(name, c), c))
         .filter(|(d, _)| *d <= limit)
         .min_by_key(|(d, c)| (*d, c.len()));

@@ -137,7 +137,7 @@ impl Samples<'_> {
 
     /// Elaborates for one mode: what is wrong.
     fn elaborate(&self, settings: &Settings, training: bool) -> Vec<Diagnostic> {
-        let options = LowerOptions { training, batch: 2, exposed: Vec::new() };
+        let options = LowerOptions { training, random: true, batch: 2, exposed: Vec::new() };
         let mut elaborator = Elaborator::new(self.spec, self.sources, training, options.batch);
         elaborator.sampling = true;
         elaborator.steps_left = self.steps_left.get();
@@ -241,7 +241,7 @@ impl Samples<'_> {
                 ParamType::Tuple(parts) => Value::Tuple(parts.iter().map(|p| size(&p.text)).collect()),
                 ParamType::OneOf(words) => words.first().map_or(Value::Int(0), |w| Value::Word(w.text.clone())),
                 ParamType::List => Value::List((0..=trial % 5).map(|_| size(name)).collect()),
-                ParamType::Float => Value::Float(0.5),
+                ParamType::Float | ParamType::Probability => Value::Float(0.5),
                 ParamType::Bool => Value::Bool(true),
             };
             settings.push((name.clone(), value));

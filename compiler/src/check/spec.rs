@@ -37,7 +37,9 @@ pub struct Disk;
 
 impl Files for Disk {
     fn read(&self, path: &Path) -> Result<String, String> {
-        std::fs::read_to_string(path).map_err(|error| error.to_string())
+        let text = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        // A byte order mark is no part of the text.
+        Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
     }
 }
 
@@ -237,15 +239,7 @@ fn item_name(item: &ast::Item) -> &ast::Name {
 
 fn info(item: &ast::Item) -> ItemInfo {
     let (keyword, doc, span) = match item {
-        ast::Item::Module(m) => {
-            let keyword = match m.kind {
-                ast::ModuleKind::Module => "module",
-                ast::ModuleKind::Model => "model",
-                ast::ModuleKind::Loss => "loss",
-                ast::ModuleKind::Optimizer => "optimizer",
-            };
-            (keyword, &m.doc, m.span)
-        }
+        ast::Item::Module(m) => (m.kind.keyword(), &m.doc, m.span),
         ast::Item::Function(f) => ("fn", &f.doc, f.span),
         ast::Item::Recipe(r) => ("recipe", &r.doc, r.span),
     };

@@ -327,16 +327,31 @@ impl Elaborator<'_> {
         Ok(Axis::merged(parts))
     }
 
+    /// What a `for` runs through.
+    pub(crate) fn range(&mut self, env: &Env, lo: &Expr, hi: &Expr) -> R<std::ops::Range<i64>> {
+        let (from, to) = (self.int(env, lo)?, self.int(env, hi)?);
+        if to < from && to < 0 {
+            let d = Diagnostic::error("E0301", format!("there is no range from {from} to {to}"));
+            return self.fail(d.primary(hi.span, format!("this is {to}")));
+        }
+        Ok(from..to)
+    }
+
     /// The number of elements of a shape; an error if it is too large for a tensor.
     pub(crate) fn elements<'x>(&mut self, axes: impl Iterator<Item = &'x Axis>, span: Span) -> R<i64> {
+        self.elements_up_to(MAX_ELEMENTS, axes, span)
+    }
+
+    /// The same with another limit.
+    pub(crate) fn elements_up_to<'x>(&mut self, most: i64, axes: impl Iterator<Item = &'x Axis>, span: Span) -> R<i64> {
         let mut total: i64 = 1;
         let mut text = Vec::new();
         for axis in axes {
             text.push(axis.to_string());
             total = total.saturating_mul(axis.size() as i64);
         }
-        if total > MAX_ELEMENTS {
-            let d = Diagnostic::error("E0307", format!("this has more than {MAX_ELEMENTS} elements"));
+        if total > most {
+            let d = Diagnostic::error("E0307", format!("this has more than {most} elements"));
             return self.fail(d.primary(span, format!("its axes are {}", text.join(", "))));
         }
         Ok(total)

@@ -25,7 +25,8 @@ pub enum Value {
 }
 
 impl Value {
-    /// Reads the value of a setting `NAME=VALUE`: `3`, `1e-4`, `true`, `5x7` (a tuple), `16,24` (a list; `[16, 24]` too), a word.
+    /// Reads the value of a setting `NAME=VALUE`: `3`, `1e-4`, `true`, `5x7` (a tuple), `16,24` (a list; `[16, 24]` too), a word, a path
+    /// (what has a slash), or any text in quotes.
     ///
     /// # Errors
     /// Says what forms there are when the text has none of them.
@@ -37,6 +38,9 @@ impl Value {
         }
         if let Some(inner) = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')) {
             return Ok(Value::Str(inner.to_owned()));
+        }
+        if text.contains(['/', '\\']) {
+            return Ok(Value::Str(text.to_owned()));
         }
         if text.contains(',') { list(text.trim_end_matches(',')) } else { single(text) }
     }
@@ -85,7 +89,7 @@ fn single(text: &str) -> Result<Value, String> {
     if word {
         return Ok(Value::Word(text.to_owned()));
     }
-    Err(format!("`{text}` is not a value; a value is `3`, `0.1`, `true`, `5x7`, `16,24` or a word"))
+    Err(format!("`{text}` is not a value; a value is `3`, `0.1`, `true`, `5x7`, `16,24`, a word or a path (`./data`)"))
 }
 
 impl fmt::Display for Value {

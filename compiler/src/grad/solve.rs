@@ -39,10 +39,13 @@ impl Sizes for Names<'_> {
 /// such points.
 ///
 /// Solved are: sums in which one variable stands alone (the one whose loop would be longest goes; with a coefficient the remainder must be 0), mixed-radix sums
-/// (`h * D + d`), quotient and remainder of one expression, and a quotient or remainder alone. What cannot be solved (a clamp, a value read from a tensor)
+/// (`h * D + d`), quotient and remainder of one expression, cyclic shifts (`(v + s) mod n` of a `v` in `0..n`), and a quotient or remainder alone. What cannot be solved (a clamp, a value read from a tensor)
 /// becomes a guard, and equations among the guards are used like the others.
 pub fn restrict(mut d: Domain, mut equations: Vec<Index>, names: &mut Names<'_>) -> Option<Domain> {
     join_quotients(&mut equations, &mut d, names);
+    while unwind(&mut equations, &mut d, names) {
+        join_quotients(&mut equations, &mut d, names);
+    }
     while let Some(e) = take_solvable(&mut equations, &d, names) {
         if let Some(c) = e.as_const() {
             if c != 0 {
@@ -104,15 +107,7 @@ fn step(e: &Index, d: &mut Domain, equations: &mut Vec<Index>, names: &mut Names
         }
         let (_, top, top_size) = *chain.last().expect("a chain has a variable");
         d.guard.push(Pred::within(&q, 0, top * top_size, names));
-        let solution: Vec<(VarId, Index)> = chain
-            .iter()
-            .enumerate()
-            .map(|(n, &(v, c, size))| {
-                let part = q.div(c, names);
-                // The guard bounds the last one.
-                (v, if n + 1 == chain.len() { part } else { part.modulo(size, names) })
-            })
-            .collect();
+        let solution = digits(&chain, &q, names);
         substitute(d, equations, &solution, names);
         return true;
     }
@@ -161,6 +156,85 @@ fn step(e: &Index, d: &mut Domain, equations: &mut Vec<Index>, names: &mut Names
         return true;
     }
     false
+}
+
+/// The variables of a mixed-radix sum that is `q`; a guard bounds the last one.
+fn digits(chain: &[(VarId, i64, i64)], q: &Index, names: &Names<'_>) -> Vec<(VarId, Index)> {
+    let digit = |(n, &(v, c, size)): (usize, &(VarId, i64, i64))| {
+        let part = q.div(c, names);
+        (v, if n + 1 == chain.len() { part } else { part.modulo(size, names) })
+    };
+    chain.iter().enumerate().map(digit).collect()
+}
+
+/// Turns one cyclic shift into a variable of its own: where `x` runs through numbers of `0..n`, each once, and an equation has `(x + s) mod n`, that is
+/// a variable `u` of `0..n`, and `x` is `(u - s) mod n`. Gives whether there was one.
+fn unwind(equations: &mut [Index], d: &mut Domain, names: &mut Names<'_>) -> bool {
+    let shifts = |equations: &[Index], vars: &[VarId], names: &Names<'_>| {
+        let mut out = Vec::new();
+        equations.iter().for_each(|e| remainders(e, &mut |inner, n| out.push((inner.clone(), n))));
+        out.retain(|(inner, n)| {
+            radix(inner, vars, names).is_some_and(|(chain, _)| {
+                let (_, top, size) = chain[chain.len() - 1];
+                chain[0].1 == 1 && top * size <= *n
+            })
+        });
+        out
+    };
+    let found = shifts(equations, &d.vars, names);
+    for (inner, n) in &found {
+        let u = names.var("turned", *n);
+        let Some((chain, x)) = radix(&inner.sub(&u.into()), &d.vars, names) else { continue };
+        let x = x.modulo(*n, names);
+        let (_, top, size) = chain[chain.len() - 1];
+        let guard = Pred::within(&x, 0, top * size, names);
+        let solution: Vec<(VarId, Index)> = digits(&chain, &x, names);
+        let f = |v: VarId| solution.iter().find(|(w, _)| *w == v).map(|(_, i)| i.clone());
+        let named: Vec<Index> = equations.iter().map(|e| with_name(e, inner, *n, u, names)).collect();
+        let turned: Vec<Index> = named.iter().map(|e| e.subst(&f, names)).collect();
+        let mut vars = d.vars.clone();
+        vars.push(u);
+        // Where `x` stands in the equations otherwise too, nothing may be won.
+        if shifts(&turned, &vars, names).len() >= found.len() {
+            continue;
+        }
+        equations.clone_from_slice(&named);
+        substitute(d, equations, &solution, names);
+        d.vars.push(u);
+        d.guard.push(guard);
+        return true;
+    }
+    false
+}
+
+/// The index with `u` for every `inner mod n`.
+fn with_name(i: &Index, inner: &Index, n: i64, u: VarId, names: &Names<'_>) -> Index {
+    let mut out = Index::from(i.offset);
+    for (a, k) in &i.terms {
+        let part = match a {
+            Atom::Mod(e, m) if **e == *inner && *m == n => u.into(),
+            Atom::Mod(e, m) => with_name(e, inner, n, u, names).modulo(*m, names),
+            Atom::Div(e, m) => with_name(e, inner, n, u, names).div(*m, names),
+            Atom::Clamp(e, lo, hi) => with_name(e, inner, n, u, names).clamped(*lo, *hi, names),
+            Atom::Var(_) | Atom::Data(_) => Index::atom(a.clone()),
+        };
+        out = out.add(&part.scale(*k));
+    }
+    out
+}
+
+/// Calls `f` for every `(e mod n)` in an index.
+fn remainders(i: &Index, f: &mut dyn FnMut(&Index, i64)) {
+    for (a, _) in &i.terms {
+        match a {
+            Atom::Mod(e, n) => {
+                f(e, *n);
+                remainders(e, f);
+            }
+            Atom::Div(e, _) | Atom::Clamp(e, ..) => remainders(e, f),
+            Atom::Var(_) | Atom::Data(_) => {}
+        }
+    }
 }
 
 fn mentions(i: &Index, vars: &[VarId]) -> bool {

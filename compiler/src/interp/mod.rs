@@ -4,6 +4,7 @@
 
 mod eval;
 
+use crate::check::elaborator::MAX_ELEMENTS;
 use crate::ir::{ArgRole, Components, Elem, FuncId, Function, Program, ResultRole, Stmt, TensorId};
 use eval::Evaluator;
 
@@ -33,6 +34,8 @@ pub enum InterpError {
     Shape(ArgRole, Vec<usize>, Vec<usize>),
     /// A read outside its tensor: the function, the tensor, the index, the shape.
     OutOfRange(String, String, Vec<i64>, Vec<usize>),
+    /// A definition with more elements than are stored here, where all are: the function, the tensor, the shape.
+    TooLarge(String, String, Vec<usize>),
 }
 
 impl std::fmt::Display for InterpError {
@@ -42,6 +45,12 @@ impl std::fmt::Display for InterpError {
             InterpError::Shape(role, want, got) => write!(f, "{role:?} has shape {got:?}; the program takes {want:?}"),
             InterpError::OutOfRange(function, tensor, at, shape) => {
                 write!(f, "in `{function}`, `{tensor}` of shape {shape:?} is read at {at:?}")
+            }
+            InterpError::TooLarge(function, tensor, shape) => {
+                write!(
+                    f,
+                    "in `{function}`, `{tensor}` of shape {shape:?} is too large: the interpreter stores every definition"
+                )
             }
         }
     }
@@ -81,6 +90,9 @@ fn call(program: &Program, function: FuncId, args: Vec<Array>) -> Result<Vec<Arr
         match stmt {
             Stmt::Define(d) => {
                 let shape = program.shape(f, d.tensor);
+                if shape.iter().map(|&n| n as f64).product::<f64>() > MAX_ELEMENTS as f64 {
+                    return Err(InterpError::TooLarge(f.name.clone(), f.tensor(d.tensor).name.clone(), shape));
+                }
                 let mut out = Array::full(shape, 0.0);
                 for clause in &d.clauses {
                     Evaluator { program, function: f, tensors: &tensors }.clause(clause, &mut out)?;

@@ -145,6 +145,16 @@ impl Index {
         if let Some((g, a, b)) = rest.radix(c, sizes) {
             return a.modulo(c / g, sizes).scale(g).add(&b);
         }
+        // k (e mod n) = k e - k n (e div n)
+        let nested = rest.terms.iter().find_map(|(a, k)| match a {
+            Atom::Mod(e, n) if (k * n) % c == 0 => Some((a.clone(), *k, e.clone())),
+            _ => None,
+        });
+        if let Some((atom, k, e)) = nested {
+            let mut plain = rest.add(&e.scale(k));
+            plain.add_term(atom, -k);
+            return plain.modulo(c, sizes);
+        }
         Index::atom(Atom::Mod(Box::new(rest), c))
     }
     /// `self = g a + b` with a divisor `1 < g < c` of `c` and `0 <= b < g`: the mixed-radix form of merged variables.

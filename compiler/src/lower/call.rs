@@ -334,7 +334,9 @@ impl<'a> Elaborator<'a> {
     ) -> R<Callee<'a>> {
         let outer = std::mem::take(&mut self.builder);
         let (instances, calls) = (std::mem::take(&mut self.instances), std::mem::take(&mut self.sampled_calls));
+        let prefixes = std::mem::take(&mut self.prefixes);
         let out = self.build_inside(sub, forward, inputs, rest);
+        self.prefixes = prefixes;
         (self.instances, self.sampled_calls) = (instances, calls);
         let builder = std::mem::replace(&mut self.builder, outer);
         let (instance, results) = out?;

@@ -9,7 +9,7 @@ use super::forward::Bound;
 use super::index::{At, IndexVal, piece_offset};
 use super::reduce::truth;
 use crate::check::axes::{Axis, Kind, shape};
-use crate::check::elaborator::Elaborator;
+use crate::check::elaborator::{Elaborator, MAX_DEFINED};
 use crate::check::report::{R, Reported};
 use crate::check::value::Static;
 use crate::ir::{Atom, Clause, Elem, Expr, Index, TensorId, VarId};
@@ -94,7 +94,11 @@ impl<'a> Elaborator<'a> {
                 (dims, 0)
             }
         };
-        self.elements(dims.iter(), target.span)?;
+        {
+            // Whether it has memory is decided later.
+            let batch = self.batch.clone();
+            self.elements_up_to(MAX_DEFINED, dims.iter().chain([&batch]), target.span)?
+        };
         let used = &pieces[first..];
         let elem = used[0].body.elem;
         if let Some(other) = used.iter().find(|p| p.body.elem != elem) {
@@ -415,8 +419,8 @@ impl<'a> Elaborator<'a> {
         let mut at = Vec::new();
         for (e, dim) in indices.iter().zip(0..) {
             match &e.kind {
-                ExprKind::Tuple(parts) => match parts.split_first() {
-                    Some((Ast { kind: ExprKind::Int(count), span }, rest)) => {
+                ExprKind::Tuple(parts) => match counting(parts, targets.len()) {
+                    Some((before, count, span, rest)) => {
                         found += 1;
                         if *count != targets.len() as i64 {
                             let d = Diagnostic::error("E0221", format!("{} targets for {count} parts", targets.len()));
@@ -429,7 +433,8 @@ impl<'a> Elaborator<'a> {
                             window: None,
                             component: false,
                         };
-                        let mut all = vec![At::Index(position, *span)];
+                        let mut all = self.positions(before)?;
+                        all.push(At::Index(position, *span));
                         all.extend(self.positions(rest)?);
                         at.push(At::Tuple(all, e.span));
                     }
@@ -467,6 +472,19 @@ impl<'a> Elaborator<'a> {
         self.define(tensor, vec![Clause { vars, at: positions, body }]);
         Ok(View { tensor, elem, batched, store: dims.clone(), dims, label })
     }
+}
+
+/// The literal of a tuple that counts the targets, with what is before and behind it: the first part, or the only one that is their number.
+fn counting(parts: &[Ast], targets: usize) -> Option<(&[Ast], &i64, &Span, &[Ast])> {
+    let literal = |p: &Ast| matches!(&p.kind, ExprKind::Int(_));
+    let number = |p: &&Ast| matches!(&p.kind, ExprKind::Int(n) if *n == targets as i64);
+    let at = if parts.first().is_some_and(literal) {
+        0
+    } else {
+        parts.iter().position(|p| number(&p)).filter(|_| parts.iter().filter(number).count() == 1)?
+    };
+    let Ast { kind: ExprKind::Int(count), span } = &parts[at] else { return None };
+    Some((&parts[..at], count, span, &parts[at + 1..]))
 }
 
 fn kind_of(elem: Elem) -> &'static str {

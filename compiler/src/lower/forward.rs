@@ -184,8 +184,7 @@ impl<'a> Elaborator<'a> {
             }
             Stmt::For { var, lo, hi, body, span } => {
                 let env = self.frame.env.clone();
-                let (lo, hi) = (self.int(&env, lo)?, self.int(&env, hi)?);
-                for n in lo..hi {
+                for n in self.range(&env, lo, hi)? {
                     self.step(*span)?;
                     let len = self.frame.env.len();
                     self.frame.env.bind(&var.text, Static::int(n));

@@ -33,6 +33,9 @@ use std::rc::Rc;
 pub struct LowerOptions {
     /// The value of `training`; state updates are part of the program only in training.
     pub training: bool,
+    /// Whether parameters of kind `probability` have their values; if not, they are 0 wherever a module has one, and nothing is left to
+    /// chance.
+    pub random: bool,
     /// Number of images in a batch, at least 1.
     pub batch: usize,
     /// The exposed values that the program gives besides its results, by name. See [`Lowered::exposed`].
@@ -100,6 +103,7 @@ pub fn lower(
 ) -> Result<Lowered, Vec<Diagnostic>> {
     let run = || {
         let mut elaborator = Elaborator::new(spec, sources, options.training, options.batch.max(1));
+        elaborator.random = options.random;
         let out = elaborator.program(item, settings, options);
         let diagnostics = std::mem::take(&mut elaborator.diagnostics);
         match out {

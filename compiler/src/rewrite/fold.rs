@@ -32,7 +32,22 @@ fn function(cx: &mut Cx) {
         for (c, body) in bodies.into_iter().enumerate() {
             cx.set_body(at, c, body);
         }
+        drop_constants(cx, at);
     }
+}
+
+/// A variable of one value that only takes part in a merged index is no variable: `64 g + o` with one `g` is `o`.
+fn drop_constants(cx: &mut Cx, at: usize) {
+    let Stmt::Define(mut d) = cx.function.body[at].clone() else { return };
+    for c in &mut d.clauses {
+        let single = |v: &crate::ir::VarId| cx.sizes().size_of(*v) == 1 && !c.at.iter().any(|i| i.as_var() == Some(*v));
+        let gone: Vec<crate::ir::VarId> = c.vars.iter().copied().filter(single).collect();
+        let zero = |v: crate::ir::VarId| gone.contains(&v).then(Index::default);
+        c.at = c.at.iter().map(|i| i.subst(&zero, &cx.sizes())).collect();
+        c.body = c.body.subst_vars(&zero, &cx.sizes());
+        c.vars.retain(|v| !gone.contains(v));
+    }
+    cx.function.body[at] = Stmt::Define(d);
 }
 
 /// The number of conditions that are tested, explicitly or by a read that may fall outside.

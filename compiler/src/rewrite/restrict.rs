@@ -131,9 +131,9 @@ fn copy(
     let Some(at) = cx.position(tensor) else { return (None, 0) };
     let Some(d) = cx.definition_at(at).cloned() else { return (None, 0) };
     let name = cx.function.tensor(tensor).name.clone();
-    let place = rows.iter().map(|(k, c)| format!("dimension {k} at {c}")).collect::<Vec<_>>().join(", ");
+    let place = rows.iter().map(|&(k, c)| row_text(cx, tensor, k, c)).collect::<Vec<_>>().join(", ");
     if whole.contains(&tensor) && !outer.contains(&tensor) {
-        cx.refused(NAME, tensor, format!("read with {place}, but {name} is needed whole and stored anyway"));
+        cx.refused(NAME, tensor, format!("read at {place}, but {name} is needed whole and stored anyway"));
         return (None, 0);
     }
     let Some(copy) = select(cx, &d, rows) else {
@@ -143,10 +143,23 @@ fn copy(
     let (new, old) = (cx.elements(copy.tensor), cx.elements(tensor));
     let id = copy.tensor;
     cx.function.body.insert(at + 1, Stmt::Define(copy));
-    cx.fired(NAME, tensor, format!("read with {place}: {new} elements instead of {old}"));
+    cx.fired(NAME, tensor, format!("only {place} is read: {new} elements instead of {old}"));
     let site = cx.site(tensor);
-    cx.report.algorithm(site, format!("restricted to {place}"));
+    cx.report.algorithm(site, format!("one row: only {place}"));
     (Some(id), 1)
+}
+
+/// ``row `Cls` of Tokens``, or `row 3 of Tokens`.
+fn row_text(cx: &Cx, tensor: TensorId, k: usize, at: i64) -> String {
+    let axis = &cx.axes[cx.function.tensor(tensor).dims[k].index()];
+    let mut begin = 0;
+    for (name, size) in &axis.pieces {
+        if begin == at && *size == 1 {
+            return format!("row `{name}` of {}", axis.name);
+        }
+        begin += *size as i64;
+    }
+    format!("row {at} of {}", axis.name)
 }
 
 /// The definition at constant rows, without those dimensions.

@@ -69,6 +69,10 @@ impl<'a> View<'a> {
     pub fn is_virtual(&self, t: TensorId) -> bool {
         self.clauses.contains_key(&t)
     }
+    /// The clause of a virtual definition.
+    pub fn clause(&self, t: TensorId) -> Option<&Clause> {
+        self.clauses.get(&t)
+    }
     /// Whether it is a pair tensor.
     pub fn is_pair(&self, t: TensorId) -> bool {
         self.storage.pair.get(t.index()).copied().unwrap_or(false)

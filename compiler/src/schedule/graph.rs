@@ -15,7 +15,8 @@ pub struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// An empty graph.
     pub fn new(program: &'a Program) -> Builder<'a> {
-        let graph = KernelGraph { buffers: Vec::new(), kernels: Vec::new(), launches: Vec::new() };
+        let graph =
+            KernelGraph { buffers: Vec::new(), kernels: Vec::new(), launches: Vec::new(), decisions: Vec::new() };
         Builder { program, graph, known: HashMap::new() }
     }
 
@@ -42,7 +43,8 @@ impl<'a> Builder<'a> {
     }
 
     /// The finished graph.
-    pub fn finish(self) -> KernelGraph {
+    pub fn finish(mut self, parts: Vec<FunctionPlan>) -> KernelGraph {
+        self.graph.decisions = parts.into_iter().flat_map(|p| p.decisions).collect();
         self.graph
     }
 

@@ -4,6 +4,7 @@ mod along;
 mod blocks;
 mod components;
 mod cost;
+mod decisions;
 mod emit;
 mod expand;
 mod graph;
@@ -11,6 +12,7 @@ mod groups;
 pub mod host;
 mod keyed;
 mod lanes;
+mod panel;
 mod rows;
 mod share;
 mod split;
@@ -23,12 +25,16 @@ mod sweep;
 mod tests;
 mod tile;
 
+use crate::check::elaborator::MAX_ELEMENTS;
 use crate::ir::{
     ArgRole, Axis, Call, Clause, Definition, Elem, Expr, Function, Index, Keep, Program, ResultRole, Stmt, TensorId,
     VarId,
 };
 use crate::loops::Kernel;
+use decisions::How;
 use std::collections::HashMap;
+
+pub use decisions::Decision;
 
 /// What a schedule may use of a device.
 #[derive(Clone, Debug)]
@@ -52,6 +58,8 @@ pub struct KernelGraph {
     pub kernels: Vec<Kernel>,
     /// What to run, in order.
     pub launches: Vec<Launch>,
+    /// What was decided about memory, function by function.
+    pub decisions: Vec<Decision>,
 }
 
 /// A device buffer of a graph.
@@ -97,7 +105,31 @@ pub fn schedule(program: &Program, facts: &Facts) -> KernelGraph {
     let mut graph = graph::Builder::new(program);
     let parts: Vec<FunctionPlan> = program.functions.iter().map(|f| plan_function(program, f, facts)).collect();
     graph.run_entry(&parts);
-    graph.finish()
+    graph.finish(parts)
+}
+
+/// A tensor that would have memory with more elements than a buffer may have, in words.
+pub fn too_large(program: &Program) -> Option<String> {
+    let mut program = own_results(program);
+    split::split_long_reductions(&mut program);
+    for f in &program.functions {
+        let storage = storage::decide(&program, f);
+        let args = f.args.iter().map(|a| a.tensor);
+        let defined = f.body.iter().flat_map(Stmt::defines).filter(|t| storage.stored[t.index()]);
+        for t in args.chain(defined) {
+            let shape = program.shape(f, t);
+            let elements: f64 = shape.iter().map(|&n| n as f64).product();
+            if elements > MAX_ELEMENTS as f64 {
+                return Some(format!(
+                    "`{}.{}` of shape {shape:?} would be stored, and has more than {MAX_ELEMENTS} elements: make a size or the batch \
+                     smaller (`explain` tells of smaller sizes what is stored, and why)",
+                    f.name,
+                    f.tensor(t).name
+                ));
+            }
+        }
+    }
+    None
 }
 
 /// The program with a copy wherever a result of a function is one of its arguments, so that every result has memory of its own.
@@ -133,6 +165,8 @@ pub struct FunctionPlan {
     pub axes: Vec<Axis>,
     /// What to do, in order.
     pub steps: Vec<PlanStep>,
+    /// What was decided about memory.
+    pub decisions: Vec<Decision>,
 }
 
 /// A step of a function.
@@ -156,6 +190,7 @@ pub(crate) struct Planner<'a> {
     facts: Facts,
     steps: Vec<PlanStep>,
     copies: HashMap<(TensorId, usize), TensorId>,
+    decisions: Vec<Decision>,
 }
 
 impl Planner<'_> {
@@ -167,6 +202,10 @@ impl Planner<'_> {
     fn tiles(&mut self, function: &Function, n: usize) {
         let Stmt::Define(d) = &function.body[n] else { return };
         let name = self.view.name(d.tensor);
+        // Before the kernel: afterwards the function has more variables than it was written with.
+        let clauses: Vec<_> = d.clauses.iter().map(|c| (d.tensor, c.clone())).collect();
+        let decision = decisions::of_kernel(&mut self.view, &clauses, How::Elements);
+        self.decisions.extend(decision);
         for clause in &d.clauses {
             tile::schedule(self, d.tensor, clause, &name);
         }
@@ -192,10 +231,20 @@ impl Planner<'_> {
 fn plan_function(program: &Program, function: &Function, facts: &Facts) -> FunctionPlan {
     let storage = storage::decide(program, function);
     let view = expand::View::new(program, function, &storage);
-    let mut p = Planner { view, facts: facts.clone(), steps: Vec::new(), copies: HashMap::new() };
+    let mut p =
+        Planner { view, facts: facts.clone(), steps: Vec::new(), copies: HashMap::new(), decisions: Vec::new() };
+    decisions::stored(&mut p.view, &storage, function, &mut p.decisions);
     for unit in groups::group(&mut p.view, facts) {
         match unit {
             groups::Unit::Rows(members) => {
+                let plain = members.iter().filter(|m| m.sum.is_none());
+                let clauses: Vec<_> = plain.map(|m| (m.tensor, m.clause.clone())).collect();
+                p.decisions.extend(decisions::of_kernel(&mut p.view, &clauses, How::Rows));
+                for m in members.iter().filter(|m| m.sum.is_some()) {
+                    let clauses = function.definition(m.tensor).map(|d| (m.tensor, d.clauses[0].clone()));
+                    let clauses: Vec<_> = clauses.into_iter().collect();
+                    p.decisions.extend(decisions::of_kernel(&mut p.view, &clauses, How::Key));
+                }
                 let names: Vec<String> = members.iter().map(|m| p.view.name(m.tensor)).collect();
                 rows::schedule(&mut p, &members, &names.join(", "));
             }
@@ -219,6 +268,6 @@ fn plan_function(program: &Program, function: &Function, facts: &Facts) -> Funct
             },
         }
     }
-    let Planner { view, steps, .. } = p;
-    FunctionPlan { function: view.function, axes: view.axes, steps }
+    let Planner { view, steps, decisions, .. } = p;
+    FunctionPlan { function: view.function, axes: view.axes, steps, decisions }
 }

@@ -111,7 +111,7 @@ pub fn is_plain(d: &Definition) -> bool {
 }
 
 /// The tensors that depend on an input of the function, not only on parameters.
-fn data_dependent(function: &Function) -> Vec<bool> {
+pub fn data_dependent(function: &Function) -> Vec<bool> {
     let mut data = vec![false; function.tensors.len()];
     for a in &function.args {
         data[a.tensor.index()] = !matches!(a.role, ArgRole::Param(_) | ArgRole::State(_) | ArgRole::Key);

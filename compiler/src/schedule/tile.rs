@@ -8,7 +8,7 @@
 use super::cost::expr_cost;
 use super::emit::Scope;
 use super::expand::View;
-use super::{Facts, Planner};
+use super::{Facts, Planner, panel};
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Bounds, Clause, Definition, Expr, Index, Keep, Node, Pred, TensorId, VarId};
 use crate::loops::Kernel;
@@ -17,8 +17,11 @@ use std::collections::HashMap;
 /// The cost of a result under which it is memory that takes the time.
 const LIGHT: f64 = 96.0;
 
+/// Neighbouring elements that are in one line of memory.
+const ACROSS: usize = 16;
+
 /// A read in the body, with how often it happens for a point of the result.
-struct Load {
+pub struct Load {
     tensor: TensorId,
     at: Vec<Index>,
     address: Index,
@@ -37,6 +40,8 @@ struct Tile {
     vectors: usize,
     /// The unrolled variable and how far.
     unrolled: Option<(VarId, usize)>,
+    /// Another short one that is unrolled as a whole.
+    beside: Option<VarId>,
 }
 
 /// The kernel of one clause of a definition.
@@ -49,12 +54,21 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
     let reads = loads(&planner.view, &body);
     let work = expr_cost_of(&planner.view, &body) * planner.view_points(&clause.vars) as f64;
     let lane = choose_lane(&planner.view, &facts, tensor, clause, &reads, work);
+    let panels = |planner: &mut Planner<'_>, body: &Expr| {
+        lane.and_then(|lane| panel::schedule(&mut planner.view, &facts, tensor, clause, body, lane))
+    };
+    if let Some((kernel, tensors)) = panels(planner, &body) {
+        return planner.launch(kernel, tensors, site);
+    }
     let body = match lane {
         Some(v) => relayout(planner, &body, v, &reads, work, site),
         None => body,
     };
+    if let Some((kernel, tensors)) = panels(planner, &body) {
+        return planner.launch(kernel, tensors, site);
+    }
     let reads = loads(&planner.view, &body);
-    let tile = shape(&mut planner.view, &facts, clause, lane, &reads, &body);
+    let tile = shape(&mut planner.view, &facts, (tensor, clause), lane, &reads, &body);
     let (kernel, tensors) = emit(&mut planner.view, &facts, tensor, clause, &body, &tile);
     planner.launch(kernel, tensors, site);
 }
@@ -63,8 +77,19 @@ fn expr_cost_of(view: &View<'_>, body: &Expr) -> f64 {
     expr_cost(&view.axes, &view.function, body)
 }
 
+impl Load {
+    /// Whether it depends on a variable.
+    pub fn uses(&self, v: VarId) -> bool {
+        self.address.uses(v) || self.under.contains(&v)
+    }
+    /// Whether neighbouring values of a variable read neighbouring elements, all or none of them.
+    pub fn runs_along(&self, v: VarId) -> bool {
+        lane_cost(self, v).0 == 1.0
+    }
+}
+
 /// All reads, weighted by the reductions around them relative to the largest.
-fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
+pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
     fn walk(view: &View<'_>, e: &Expr, times: f64, under: &[VarId], out: &mut Vec<Load>) {
         let with = |p: &Pred| {
             let mut all = under.to_vec();
@@ -80,8 +105,7 @@ fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
                         with(&Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, view))))
                     }
                 };
-                let address =
-                    at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
+                let address = address(view, *tensor, at);
                 out.push(Load { tensor: *tensor, at: at.to_vec(), address, weight: times, under });
             }
             Node::Reduce(r) => {
@@ -135,8 +159,7 @@ fn choose_lane(
     work: f64,
 ) -> Option<VarId> {
     let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
-    let shape = view.shape(tensor);
-    let address = clause.at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
+    let address = address(view, tensor, &clause.at);
     let mut best: Option<(f64, VarId)> = None;
     for &v in clause.vars.iter().rev() {
         let size = view.size_of(v) as usize;
@@ -212,28 +235,21 @@ pub fn permutation(view: &mut View<'_>, tensor: TensorId, dim: usize) -> Definit
     Definition { tensor: copy, clauses: vec![Clause { vars, at, body }], keep: Keep::Auto }
 }
 
-fn pow2(n: usize) -> usize {
+/// The largest power of two that is no larger.
+pub fn pow2(n: usize) -> usize {
     if n == 0 { 1 } else { 1 << n.ilog2() }
 }
 
 fn shape(
     view: &mut View<'_>,
     facts: &Facts,
-    clause: &Clause,
+    (tensor, clause): (TensorId, &Clause),
     lane: Option<VarId>,
     loads: &[Load],
     body: &Expr,
 ) -> Tile {
-    let Some(lane) = lane else { return Tile { lane: Vec::new(), width: 1, vectors: 1, unrolled: None } };
-    // Flatten with the variables before it until a vector is full.
-    let mut group = vec![lane];
-    let mut size = view.size_of(lane) as usize;
-    let mut p = clause.vars.iter().position(|&v| v == lane).expect("the lane variable is one of the clause's");
-    while size < facts.lanes && p > 0 {
-        p -= 1;
-        group.insert(0, clause.vars[p]);
-        size *= view.size_of(clause.vars[p]) as usize;
-    }
+    let Some(lane) = lane else { return Tile { lane: Vec::new(), width: 1, vectors: 1, unrolled: None, beside: None } };
+    let (group, size) = lane_group(view, facts, clause, lane);
     let width = pow2(size.min(facts.lanes));
     let heavy = loads.iter().map(|l| l.weight).fold(1.0, f64::max) >= 4.0;
     let contraction = heavy && contains_reduce(body);
@@ -257,8 +273,73 @@ fn shape(
             }
         }
     }
-    let most = size / width;
+    // What the lanes take apart, neighbours along another variable take from the same lines of memory.
+    if !contraction
+        && let Some(v) = across(view, tensor, clause, &group, loads)
+        && view.size_of(v) >= 4
+    {
+        let step = (view.size_of(v) as usize).min(ACROSS);
+        return Tile { lane: group, width, vectors: 1, unrolled: Some((v, step)), beside: None };
+    }
     let unroll_size = unrolled.map_or(1, |(_, v)| view.size_of(v) as usize);
+    let (mut vectors, unroll) = register_tile(facts, size, width, unroll_size, contraction);
+    // A short variable that is all unrolled leaves room for another one that shares the same reads.
+    let mut beside = None;
+    if let Some((_, v)) = unrolled
+        && unroll == unroll_size
+    {
+        let shared = |w: VarId| loads.iter().any(|l| l.weight >= 4.0 && !l.uses(v) && !l.uses(w));
+        let fits = |w: VarId| {
+            let size = view.size_of(w) as usize;
+            size > 1 && unroll * size + size + 2 <= facts.registers
+        };
+        let others = clause.vars.iter().copied().filter(|w| *w != v && !group.contains(w));
+        beside = others.rev().find(|&w| fits(w) && shared(w));
+        if let Some(w) = beside {
+            vectors = vectors.min((facts.registers / (unroll * view.size_of(w) as usize + 1)).max(1));
+        }
+    }
+    let unrolled = unrolled.filter(|_| unroll > 1).map(|(_, v)| (v, unroll));
+    Tile { lane: group, width, vectors, unrolled, beside }
+}
+
+/// A variable of the result along which what the lanes take apart, or put apart, goes through memory.
+fn across(view: &View<'_>, tensor: TensorId, clause: &Clause, group: &[VarId], loads: &[Load]) -> Option<VarId> {
+    let lane = *group.last()?;
+    let to = address(view, tensor, &clause.at);
+    let all = loads.iter().map(|l| &l.address).chain([&to]);
+    let apart = all.filter(|a| a.uses(lane) && a.coefficient(lane) != 1);
+    let along = |a: &Index| clause.vars.iter().copied().find(|v| !group.contains(v) && a.coefficient(*v) == 1);
+    apart.filter_map(along).next()
+}
+
+/// The row-major position of an element.
+fn address(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Index {
+    at.iter().zip(view.shape(tensor)).fold(Index::default(), |s, (i, n)| s.scale(n as i64).add(i)).fold()
+}
+
+/// The lane variable with those before it, until a vector is full, and how many elements they have.
+pub fn lane_group(view: &View<'_>, facts: &Facts, clause: &Clause, lane: VarId) -> (Vec<VarId>, usize) {
+    let mut group = vec![lane];
+    let mut size = view.size_of(lane) as usize;
+    let mut p = clause.vars.iter().position(|&v| v == lane).expect("the lane variable is one of the clause's");
+    while size < facts.lanes && p > 0 {
+        p -= 1;
+        group.insert(0, clause.vars[p]);
+        size *= view.size_of(clause.vars[p]) as usize;
+    }
+    (group, size)
+}
+
+/// Vectors along the lanes and unrolled steps of a register tile, for so many elements along the lanes and so many steps.
+pub fn register_tile(
+    facts: &Facts,
+    size: usize,
+    width: usize,
+    unroll_size: usize,
+    contraction: bool,
+) -> (usize, usize) {
+    let most = size / width;
     let mut best = (f64::INFINITY, 1, 1);
     for vectors in 1..=most.min(4) {
         for unroll in 1..=unroll_size.min(if contraction { 14 } else { 1 }) {
@@ -266,10 +347,10 @@ fn shape(
             if registers > facts.registers.max(6) || (!contraction && vectors > 4) {
                 continue;
             }
-            // Work done (with overlap) and loads issued, for every useful vector of results.
+            // Work done (with overlap), and loads and the loop's own instructions, for every useful vector of results.
             let covered = (size.div_ceil(width * vectors) * width * vectors) as f64 / size as f64;
             let covered = covered * (unroll_size.div_ceil(unroll) * unroll) as f64 / unroll_size as f64;
-            let traffic = (unroll + vectors) as f64 / (unroll * vectors) as f64;
+            let traffic = (unroll + vectors + 2) as f64 / (unroll * vectors) as f64;
             // Four independent chains hide the latency of a multiply-add.
             let chains = (4.0 / (unroll * vectors) as f64).max(1.0);
             let cost = covered * (1.0 + 0.6 * traffic) * if contraction { chains } else { 1.0 };
@@ -278,8 +359,46 @@ fn shape(
             }
         }
     }
-    let (_, vectors, unroll) = best;
-    Tile { lane: group, width, vectors, unrolled: unrolled.filter(|_| unroll > 1).map(|(_, v)| (v, unroll)) }
+    (best.1, best.2)
+}
+
+/// What a vector of an expression costs to load, with the last of these variables along the lanes.
+pub fn panel_cost(view: &View<'_>, e: &Expr, lanes: &[VarId]) -> f64 {
+    let Some(&lane) = lanes.last() else { return 1.0 };
+    loads(view, e).iter().map(|l| lane_cost(l, lane).0 * l.weight).sum()
+}
+
+/// Where the vectors and unrolled steps of a tile stand.
+pub struct Place<'a> {
+    /// The kernel's variable along the lanes.
+    pub lane: Option<VarId>,
+    /// The result's variables that run along the lanes, flattened row-major.
+    pub group: &'a [VarId],
+    /// Lanes of a vector.
+    pub width: usize,
+    /// The unrolled variable and the kernel's variable for its first step.
+    pub unrolled: Option<(VarId, VarId)>,
+}
+
+impl Place<'_> {
+    /// What the result's variables are at vector `m` and unrolled step `n`.
+    pub fn at(&self, view: &View<'_>, m: usize, n: usize) -> HashMap<VarId, Index> {
+        let mut map = HashMap::new();
+        if let Some(lane) = self.lane {
+            let flat = Index::from(lane).plus((m * self.width) as i64);
+            let mut below = 1i64;
+            for (k, &v) in self.group.iter().enumerate().rev() {
+                let size = view.size_of(v);
+                let q = flat.div(below, view);
+                map.insert(v, if k == 0 { q } else { q.modulo(size, view) });
+                below *= size;
+            }
+        }
+        if let Some((v, base)) = self.unrolled {
+            map.insert(v, Index::from(base).plus(n as i64));
+        }
+        map
+    }
 }
 
 fn contains_reduce(e: &Expr) -> bool {
@@ -302,29 +421,14 @@ fn emit(
     view.aligned_lane = lane.filter(|_| lane_size.is_multiple_of(span));
     let unrolled = tile.unrolled.map(|(v, n)| (v, n, view.var("tile", view.size_of(v) as usize - n + 1)));
 
-    // What the result's variables are at vector `m` and unrolled step `n`.
-    let place = |view: &View<'_>, m: usize, n: usize| -> HashMap<VarId, Index> {
-        let mut map = HashMap::new();
-        if let Some(lane) = lane {
-            let flat = Index::from(lane).plus((m * tile.width) as i64);
-            let mut below = 1i64;
-            for (k, &v) in tile.lane.iter().enumerate().rev() {
-                let size = view.size_of(v);
-                let q = flat.div(below, view);
-                map.insert(v, if k == 0 { q } else { q.modulo(size, view) });
-                below *= size;
-            }
-        }
-        if let Some((v, _, base)) = unrolled {
-            map.insert(v, Index::from(base).plus(n as i64));
-        }
-        map
-    };
+    let place = Place { lane, group: &tile.lane, width: tile.width, unrolled: unrolled.map(|(v, _, base)| (v, base)) };
     let steps = unrolled.map_or(1, |(_, n, _)| n);
     let mut points = Vec::new();
-    for n in 0..steps {
+    let besides = tile.beside.map_or(1, |w| view.size_of(w) as usize);
+    for (n, k) in (0..steps).flat_map(|n| (0..besides).map(move |k| (n, k))) {
         for m in 0..tile.vectors {
-            let map = place(view, m, n);
+            let mut map = place.at(view, m, n);
+            map.extend(tile.beside.map(|w| (w, Index::from(k as i64))));
             let f = |v: VarId| map.get(&v).cloned();
             points.push((body.subst_vars(&f, view), clause.at.iter().map(|i| i.subst(&f, view)).collect::<Vec<_>>()));
         }
@@ -335,7 +439,7 @@ fn emit(
         .vars
         .iter()
         .copied()
-        .filter(|v| !tile.lane.contains(v) && unrolled.is_none_or(|(u, ..)| u != *v))
+        .filter(|v| !tile.lane.contains(v) && unrolled.is_none_or(|(u, ..)| u != *v) && tile.beside != Some(*v))
         .collect();
     let lane_tiles = lane_size.div_ceil(span);
     let unroll_tiles = unrolled.map_or(1, |(v, n, _)| (view.size_of(v) as usize).div_ceil(n));

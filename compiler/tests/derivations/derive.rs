@@ -51,7 +51,7 @@ impl Case {
             (name.to_owned(), Value::parse(value).expect("a value"))
         };
         let settings: Vec<(String, Value)> = self.settings.split_whitespace().map(setting).collect();
-        let options = LowerOptions { training: true, batch: self.batch, exposed: Vec::new() };
+        let options = LowerOptions { training: true, random: true, batch: self.batch, exposed: Vec::new() };
         let lowered = lower(&spec, Some(self.item), &settings, &options, &sources);
         lowered.unwrap_or_else(|d| panic!("{}", render(&d, &sources, false))).program
     }
@@ -101,6 +101,18 @@ impl Derived {
     pub fn algorithms(&self, definition: &str) -> Vec<&str> {
         let of = |site: &str| site.rsplit('.').next() == Some(definition);
         self.report.algorithms.iter().filter(|a| of(&a.site)).map(|a| a.text.as_str()).collect()
+    }
+
+    /// What `explain --json` says of a definition under a name: whether it fired, and why. The definition's name may be given by its end.
+    pub fn told(&self, name: &str, definition: &str) -> Vec<(bool, String)> {
+        let json = serde_json::to_value(self.explanation()).expect("JSON");
+        let entries = json["rewrites"].as_array().expect("a list").clone();
+        let of = |e: &serde_json::Value| {
+            let site = e["site"].as_str().expect("a text");
+            e["name"] == name && (site.ends_with(&format!(".{definition}")))
+        };
+        let read = |e: &serde_json::Value| (e["fired"] == true, e["reason"].as_str().expect("a text").to_owned());
+        entries.iter().filter(|e| of(e)).map(read).collect()
     }
 
     pub fn temporaries(&self) -> impl Iterator<Item = &GraphBuffer> {

@@ -26,6 +26,45 @@ fn softmax_attention_keeps_no_scores() {
     assert!(fused(&["y.softmax.max", "y.softmax.total", "y.sum"]), "{kernels:?}");
 }
 
+/// What was decided about memory is said, forward and backward, in `explain --json`.
+#[test]
+fn fusion_is_told() {
+    let fused = |d: &Derived, definition: &str, says: &[&str]| {
+        let told = d.told("fusion", definition);
+        let ok = told.iter().any(|(fired, text)| *fired && says.iter().all(|s| text.contains(s)));
+        assert!(ok, "{definition}: {told:?}\n{:#?}", d.graph.decisions);
+        let json = serde_json::to_value(d.explanation()).expect("JSON");
+        let algorithms = json["algorithm"].as_array().expect("a list");
+        assert!(algorithms.iter().any(|a| a["text"].as_str().is_some_and(|t| says.iter().all(|s| t.contains(s)))));
+    };
+    let d = case("attention/full.fov", "SelfAttention", "C=64 H=4 N=197").derive();
+    let softmax = "softmax over j fused: pairs score.sum[";
+    fused(
+        &d,
+        "y.sum",
+        &[softmax, "N 197, N 197] ", "never stored; maximum, sum and weighted sum over j in one kernel"],
+    );
+    fused(&d, "d.y.part0.part", &["fused: pairs score.sum[", "never stored; weighted sum over i in one kernel"]);
+    assert!(d.graph.decisions.iter().all(|d| d.fused), "{:?}", d.graph.decisions);
+    let d = case("attention/sp_sa.fov", "SpatialPriorAttention", "C=64 H=4 grid=14x14").derive();
+    fused(&d, "y.sum", &[softmax]);
+    fused(
+        &d,
+        "d.prior.offsets.sum",
+        &["table by offset: pairs ", "never stored; row by row, each is added at its key"],
+    );
+    let d = case("attention/swin_bias.fov", "SwinAttention", "C=64 H=4 grid=7x7").derive();
+    fused(&d, "d.relative_position_bias_table", &["table by offset"]);
+    // One row of scores is all that the loss looks at.
+    let d = case("demo/fashion.fov", "FashionLoss", "").derive();
+    let told = d.told("row restriction", "attn.score");
+    assert!(
+        told.iter()
+            .any(|(fired, text)| *fired && text == "only row `Cls` of Tokens is read: 400 elements instead of 20000"),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn central_attention_is_a_loop_over_its_window() {
     let d = |grid| case("attention/mcsa.fov", "CentralAttention", &format!("C=64 H=2 grid={grid}")).derive();

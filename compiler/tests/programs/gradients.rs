@@ -59,6 +59,60 @@ fn of_a_linear_form() {
     }
 }
 
+/// The most points of a reduction together with the elements it is done for.
+fn most_work(p: &Program) -> usize {
+    let size = |v: &VarId| p.size(p.entry().var(*v).axis);
+    let work = |s: &Stmt| match s {
+        Stmt::Define(d) => {
+            let of = |c: &Clause| match &*c.body.node {
+                Node::Reduce(r) => c.vars.iter().chain(&r.vars).map(size).product::<usize>(),
+                _ => c.vars.iter().map(size).product::<usize>(),
+            };
+            d.clauses.iter().map(of).sum::<usize>()
+        }
+        _ => 0,
+    };
+    p.entry().body.iter().map(work).max().expect("something is defined")
+}
+
+fn sizes(b: &Build) -> VarSizes<'_> {
+    VarSizes { vars: &b.program.entry().vars, axes: &b.program.axes }
+}
+
+/// The gradient of a cyclic shift is the shift back: nothing is tried.
+#[test]
+fn of_cyclic_shifts() {
+    for (n, shift) in [(1, 3), (2, 1), (7, 3), (7, -2), (13, 12), (13, 30)] {
+        // Whole, mirrored, and of fewer places than the circle has.
+        for (sign, places) in [(1, n), (-1, n), (1, (n + 1) / 2), (-1, (n + 2) / 3)] {
+            let mut b = Build::new();
+            let (v, w) = (b.input("v", &[n as usize]), b.param("w", &[places as usize]));
+            let i = b.var("i", places as usize);
+            let at = Index::from(i).scale(sign).plus(shift).modulo(n, &sizes(&b));
+            let y = b.define("y", &[i], Expr::mul(exp(read_at(v, vec![at])), read(w, &[i])));
+            b.result(y);
+            let (after, _) = check(&b.program);
+            assert!(most_work(&after) <= n as usize, "{n}, {shift}, {sign}, {places}: {after}");
+        }
+    }
+    // Windows of a shifted map, and back: digits of a shifted number.
+    for (many, window, shift) in [(2, 4, 2), (3, 3, 1), (3, 2, 4), (1, 5, 2), (4, 1, 3)] {
+        let n = many * window;
+        let mut b = Build::new();
+        let v = b.input("v", &[n as usize, 2]);
+        let (m, i, g, c) =
+            (b.var("m", many as usize), b.var("i", window as usize), b.var("g", n as usize), b.var("c", 2));
+        let flat = Index::from(m).scale(window).add(&i.into()).plus(shift).modulo(n, &sizes(&b));
+        let s = b.define("s", &[m, i, c], exp(read_at(v, vec![flat, c.into()])));
+        let back = Index::from(g).plus(-shift).modulo(n, &sizes(&b));
+        let at = vec![back.div(window, &sizes(&b)), back.modulo(window, &sizes(&b)), c.into()];
+        let y = b.define("y", &[g, c], exp(read_at(s, at)));
+        b.result(y);
+        let (after, _) = check(&b.program);
+        assert!(most_work(&after) <= 2 * n as usize, "{many} x {window}, {shift}: {after}");
+    }
+}
+
 /// The gradient of a window is a window.
 #[test]
 fn of_windows() {

@@ -119,13 +119,7 @@ impl Printer<'_> {
     }
 
     fn module(&mut self, module: &Module, out: &mut Vec<Doc>) {
-        let kind = match module.kind {
-            ModuleKind::Module => "module",
-            ModuleKind::Model => "model",
-            ModuleKind::Loss => "loss",
-            ModuleKind::Optimizer => "optimizer",
-        };
-        out.push(Doc::text(format!("{kind} {}", module.name.text)));
+        out.push(Doc::text(format!("{} {}", module.kind.keyword(), module.name.text)));
         let close = self.comments.close_after(module.name.span.end);
         self.list(
             out,
@@ -148,6 +142,7 @@ impl Printer<'_> {
             ParamType::OneOf(names) => format!(": one_of({})", words(names)),
             ParamType::List => ": list".to_owned(),
             ParamType::Float => ": float".to_owned(),
+            ParamType::Probability => ": probability".to_owned(),
             ParamType::Int => ": int".to_owned(),
             ParamType::Bool => ": bool".to_owned(),
         };

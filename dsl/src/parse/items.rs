@@ -158,6 +158,7 @@ impl<'t> Builder<'t> {
                 Some(Rule::scalar_type) => match parts.any().as_str() {
                     "list" => ParamType::List,
                     "float" => ParamType::Float,
+                    "probability" => ParamType::Probability,
                     "int" => ParamType::Int,
                     _ => ParamType::Bool,
                 },

@@ -87,13 +87,14 @@ impl<'b> Trees<'b> {
 
     fn param(&mut self) -> Param {
         let name = self.name();
-        let ty = match self.below(7) {
+        let ty = match self.below(8) {
             0 => ParamType::Infer,
             1 => ParamType::Tuple(self.many(1, 3, Self::name)),
             2 => ParamType::OneOf(self.many(1, 3, Self::name)),
             3 => ParamType::List,
             4 => ParamType::Float,
             5 => ParamType::Int,
+            6 => ParamType::Probability,
             _ => ParamType::Bool,
         };
         Param { name, ty, default: self.maybe(Self::expr) }

@@ -100,6 +100,8 @@ pub struct Measurement {
 /// A kernel's share of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct KernelTime {
+    /// Its number in the program's schedule.
+    pub kernel: usize,
     /// What it computes.
     pub name: String,
     /// Launches a run.
@@ -245,7 +247,15 @@ impl Bench {
         let mut out: Vec<KernelTime> = graph
             .kernels
             .iter()
-            .map(|k| KernelTime { name: k.name.clone(), launches: 0, ms: 0.0, flops: 0.0, bytes: 0.0 })
+            .enumerate()
+            .map(|(kernel, k)| KernelTime {
+                kernel,
+                name: k.name.clone(),
+                launches: 0,
+                ms: 0.0,
+                flops: 0.0,
+                bytes: 0.0,
+            })
             .collect();
         // A run launches what the graph says, in its order, and then copies of results.
         let per_run = times.len() / LEAST;

@@ -60,7 +60,12 @@ pub fn fill(memory: &mut Memory, session: &Session, compiled: &Compiled, given: 
                 }
             }
             ArgRole::Input(name) => match given {
-                Some(g) => g.get(&format!("input/{name}"), place.len)?,
+                Some(g) => {
+                    let key = format!("input/{name}");
+                    let data = g.get(&key, place.len)?;
+                    compiled.check_labels(name, &data).map_err(|e| Error::file(&g.path, format!("`{key}`: {e}")))?;
+                    data
+                }
                 None => {
                     let classes = lowered.inputs.iter().find(|i| i.name == *name).and_then(|i| i.label_classes);
                     match classes {

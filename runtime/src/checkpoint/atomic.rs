@@ -20,6 +20,36 @@ pub fn write_file(path: &Path, content: &[u8]) -> Result<()> {
     flush_directory(&parent)
 }
 
+/// Writes files into a directory, which is made if it is not there: all of them or, if there is no room, none. What else is in it stays.
+pub fn write_files(directory: &Path, files: &[(&str, &[u8])]) -> Result<()> {
+    let existed = directory.exists();
+    fs::create_dir_all(directory).map_err(Error::io("create", directory))?;
+    let write = || {
+        let staging = tempfile::Builder::new()
+            .prefix(".")
+            .suffix(".partial")
+            .tempdir_in(directory)
+            .map_err(Error::io("write into", directory))?;
+        for (name, content) in files {
+            let target = staging.path().join(name);
+            let mut file = File::create(&target).map_err(Error::io("create", directory.join(name)))?;
+            put(&mut file, &directory.join(name), content)?;
+        }
+        // Nothing is allocated from here on.
+        for (name, _) in files {
+            let path = directory.join(name);
+            fs::rename(staging.path().join(name), &path).map_err(Error::io("write", &path))?;
+        }
+        flush_directory(directory)
+    };
+    let written = write();
+    if written.is_err() && !existed {
+        // Best effort: the error that is told is the first one.
+        let _ = fs::remove_dir(directory);
+    }
+    written
+}
+
 /// Makes the directory `path` with these files, replacing an older one of that name.
 ///
 /// On an error nothing stays behind, and an older directory is as it was.
@@ -132,6 +162,16 @@ mod tests {
     }
 
     #[test]
+    fn several_files_leave_what_else_is_there() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("new/out");
+        write_files(&path, &[("a", b"1"), ("b", b"2")]).expect("writable");
+        write_files(&path, &[("b", b"3")]).expect("writable");
+        assert_eq!(names(&path), ["a", "b"]);
+        assert_eq!(fs::read(path.join("b")).expect("readable"), b"3");
+    }
+
+    #[test]
     fn where_nothing_can_be_written() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         fs::write(dir.path().join("file"), "").expect("writable");
@@ -166,10 +206,16 @@ mod tests {
         let path = dir.path().join("c");
         write_directory(&path, &[("a", vec![7; 1000])]).expect("fits");
         let error = write_directory(&path, &[("a", vec![8; 10]), ("b", vec![9; 100_000])]);
-        let left = (names(dir.path()), fs::read(path.join("a")).expect("readable"));
+        let several = write_files(&path, &[("a", &[8; 10]), ("d", &[9; 100_000])]);
+        let elsewhere = write_files(&dir.path().join("e"), &[("a", &[8; 10]), ("d", &[9; 100_000])]);
+        let left = (names(dir.path()), fs::read(path.join("a")).expect("readable"), names(&path));
         assert!(run("umount", &[]));
         let message = error.unwrap_err().to_string();
         assert!(message.contains("/c/b: No space left on device"), "{message}");
-        assert_eq!(left, (vec!["c".to_owned()], vec![7; 1000]));
+        for e in [several, elsewhere] {
+            let message = e.unwrap_err().to_string();
+            assert!(message.contains("/d: No space left on device"), "{message}");
+        }
+        assert_eq!(left, (vec!["c".to_owned()], vec![7; 1000], vec!["a".to_owned()]));
     }
 }

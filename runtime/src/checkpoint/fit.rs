@@ -223,7 +223,7 @@ module M(C = 2) {
         let render = |d: Vec<foveate_dsl::Diagnostic>, sources: &_| foveate_dsl::render::render(&d, sources, false);
         let spec = Spec::load(&path, &mut sources);
         let spec = spec.unwrap_or_else(|d| panic!("{}", render(d, &sources)));
-        let options = LowerOptions { training: false, batch: 1, exposed: Vec::new() };
+        let options = LowerOptions { training: false, random: true, batch: 1, exposed: Vec::new() };
         let lowered = lower(&spec, None, &[], &options, &sources);
         lowered.unwrap_or_else(|d| panic!("{}", render(d, &sources))).params
     }

@@ -72,7 +72,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Writes the checkpoint into `directory`, whole or not at all, and removes all but the newest few. Gives its path.
+    /// Writes the checkpoint into `directory`, whole or not at all, and removes all others but the newest few. Gives its path.
     pub fn save(&self, directory: &Path) -> Result<PathBuf> {
         let state = serde_json::to_vec_pretty(&self.state)
             .map_err(|e| Error::file(directory.join(STATE), format!("cannot be written as JSON: {e}")))?;
@@ -81,7 +81,7 @@ impl Checkpoint {
             &path,
             &[(MODEL, self.model.to_bytes(&path)?), (OPTIMIZER, self.optimizer.to_bytes(&path)?), (STATE, state)],
         )?;
-        for old in list(directory)?.iter().rev().skip(KEPT) {
+        for old in list(directory)?.iter().rev().filter(|old| **old != path).skip(KEPT - 1) {
             std::fs::remove_dir_all(old).map_err(Error::io("remove", old))?;
         }
         Ok(path)
@@ -191,6 +191,9 @@ mod tests {
         checkpoint(1_000_000).save(&out).expect("writable");
         let names = std::fs::read_dir(&out).expect("readable").count();
         assert_eq!(names, KEPT, "nothing else is left behind");
+        // What was just written stays, whatever its number.
+        let path = checkpoint(7).save(&out).expect("writable");
+        assert_eq!(Checkpoint::load(&path).expect("readable"), checkpoint(7));
     }
 
     #[test]

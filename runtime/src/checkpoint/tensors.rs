@@ -45,6 +45,14 @@ impl Data {
             Data::I64(v) => v.iter().map(|&x| x as f64).collect(),
         }
     }
+    /// Says which element is none of the classes `0..classes`, if there is one.
+    pub fn check_labels(&self, classes: usize) -> std::result::Result<(), String> {
+        let label = |x: &f64| x.fract() == 0.0 && (0.0..classes as f64).contains(x);
+        match self.to_f64().iter().enumerate().find(|(_, x)| !label(x)) {
+            None => Ok(()),
+            Some((n, x)) => Err(format!("expected labels from 0 to {}, found {x} as element {n}", classes - 1)),
+        }
+    }
 }
 
 /// Tensors by name, in the order of their names.
@@ -77,15 +85,20 @@ impl Tensors {
         self.0.is_empty()
     }
 
-    /// Reads a safetensors file, or one of `torch.save` (told by its first bytes). Memory is bounded by a small multiple of the file's size.
+    /// Reads a safetensors file, or one of `torch.save` (told by its first bytes). Memory is bounded by the file's size: the file itself and
+    /// its elements, widened to at most eight times as much; and by what the names and shapes of a pickle may take ([`super::pickle`]).
     /// Overlapping or out-of-range offsets are refused, and nothing in a pickle is ever run.
     pub fn read(path: &Path) -> Result<Tensors> {
-        let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+        Tensors::of_bytes(path, &std::fs::read(path).map_err(Error::io("read", path))?)
+    }
+
+    /// The tensors of a file's content. The path's ending counts, and it is named in errors.
+    pub fn of_bytes(path: &Path, bytes: &[u8]) -> Result<Tensors> {
         let safe = path.extension().is_some_and(|e| e == "safetensors");
-        if !safe && torch::is_torch(&bytes) {
-            return torch::read(path, &bytes);
+        if !safe && torch::is_torch(bytes) {
+            return torch::read(path, bytes);
         }
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| {
+        let file = SafeTensors::deserialize(bytes).map_err(|e| {
             let what = if safe { "a valid safetensors file" } else { "a valid safetensors or PyTorch file" };
             Error::file(path, format!("not {what} ({} bytes): {e}", bytes.len()))
         })?;
@@ -97,7 +110,7 @@ impl Tensors {
                     format!("tensor `{name}` has elements of type {:?}, which are not read", view.dtype()),
                 )
             })?;
-            let data = elements.decode(view.data());
+            let data = elements.decode(view.data().chunks_exact(elements.size()));
             let shape = view.shape().to_vec();
             let expected = shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
             if expected != Some(data.len()) {
@@ -241,14 +254,20 @@ impl ElementType {
             ElementType::I8 | ElementType::U8 => 1,
         }
     }
-    /// Little-endian elements, widened.
-    pub fn decode(self, bytes: &[u8]) -> Data {
+    /// Bytes of an element of [`Data`].
+    pub fn widened(self) -> usize {
+        match self {
+            ElementType::F32 | ElementType::F16 | ElementType::BF16 => 4,
+            _ => 8,
+        }
+    }
+    /// Little-endian elements, each in a slice of [`ElementType::size`] bytes, widened.
+    pub fn decode<'a>(self, elements: impl ExactSizeIterator<Item = &'a [u8]>) -> Data {
         macro_rules! each {
             ($variant:ident, $from:ty, $convert:expr) => {
                 Data::$variant(
-                    bytes
-                        .chunks_exact(size_of::<$from>())
-                        .map(|c| $convert(<$from>::from_le_bytes(c.try_into().expect("chunks of this size"))))
+                    elements
+                        .map(|c| $convert(<$from>::from_le_bytes(c.try_into().expect("slices of this size"))))
                         .collect(),
                 )
             };

@@ -1,6 +1,7 @@
-//! Simple augmentation: horizontal flips and shifts with zero fill.
+//! Simple augmentation: horizontal flips, shifts with zero fill, and parts of image files cut out at random.
 
-use super::dataset::{Dataset, Normalisation};
+use super::dataset::Normalisation;
+use crate::picture::Part;
 use crate::rng::{Keyed, hash_bytes};
 
 /// What may happen to a training image.
@@ -10,6 +11,8 @@ pub struct Augment {
     pub flip: f64,
     /// Largest shift in each direction, in pixels.
     pub shift: usize,
+    /// The least share of an image file's area that is cut out at random and resized; without one the middle is taken.
+    pub area: Option<f64>,
 }
 
 /// What happens to one image.
@@ -31,23 +34,67 @@ impl Augment {
         let mut offset = || random.below(2 * self.shift as u64 + 1) as isize - self.shift as isize;
         Change { flip, down: offset(), right: offset() }
     }
+    /// What is cut out of the file of image `image` in epoch `epoch`; none for its middle.
+    pub fn cut(&self, seed: u64, epoch: usize, image: usize) -> Option<Cut> {
+        let key = Keyed::new(&[seed, hash_bytes(b"cut"), epoch as u64, image as u64]).bits();
+        self.area.map(|area| Cut { area, seed: key })
+    }
 }
 
-/// Image `n` of the data set, changed, then normalised; what moved in from outside has brightness 0 before normalisation.
-/// `out` holds one image.
-pub fn prepare(data: &Dataset, n: usize, change: Change, norm: Normalisation, out: &mut [f32]) {
-    let image = data.image(n);
-    let scale = |p: u8| (f32::from(p) / 255.0 - norm.mean) / norm.std;
-    let (rows, cols) = (data.rows as isize, data.cols as isize);
-    for c in 0..data.channels {
-        for y in 0..data.rows {
-            for x in 0..data.cols {
+/// A part of an image that is cut out at random, as torchvision's `RandomResizedCrop` does: a share of the area between `area` and 1, with
+/// sides in a ratio between 3 : 4 and 4 : 3; if ten attempts do not fit the image, as much of its middle as has such a ratio.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cut {
+    /// The least share of the area.
+    pub area: f64,
+    /// Of the random numbers.
+    pub seed: u64,
+}
+
+impl Cut {
+    /// The part of an image of these sides.
+    pub fn part(&self, width: u32, height: u32) -> Part {
+        const LEAST: f64 = 3.0 / 4.0;
+        const MOST: f64 = 4.0 / 3.0;
+        let mut random = Keyed::new(&[self.seed, hash_bytes(b"cut")]);
+        let (w, h) = (f64::from(width), f64::from(height));
+        for _ in 0..10 {
+            let area = w * h * (self.area + (1.0 - self.area) * random.unit());
+            let (low, high) = (libm::log(LEAST), libm::log(MOST));
+            let ratio = libm::exp(low + (high - low) * random.unit());
+            let (cut_w, cut_h) = ((area * ratio).sqrt().round() as u32, (area / ratio).sqrt().round() as u32);
+            if (1..=width).contains(&cut_w) && (1..=height).contains(&cut_h) {
+                let mut start = |room: u32| random.below(u64::from(room) + 1) as u32;
+                return Part { x: start(width - cut_w), y: start(height - cut_h), width: cut_w, height: cut_h };
+            }
+        }
+        let ratio = (w / h).clamp(LEAST, MOST);
+        let cut_w = ((h * ratio).round() as u32).clamp(1, width);
+        let cut_h = ((w / ratio).round() as u32).clamp(1, height);
+        Part { x: (width - cut_w) / 2, y: (height - cut_h) / 2, width: cut_w, height: cut_h }
+    }
+}
+
+/// An image of `channels x rows x cols` bytes, changed, then normalised; what moved in from outside has brightness 0 before
+/// normalisation. `out` holds one image.
+pub fn prepare(
+    image: &[u8],
+    [channels, height, width]: [usize; 3],
+    change: Change,
+    norm: &Normalisation,
+    out: &mut [f32],
+) {
+    let (rows, cols) = (height as isize, width as isize);
+    for c in 0..channels {
+        let (mean, std) = norm.of(c);
+        let scale = |p: u8| (f32::from(p) / 255.0 - mean) / std;
+        for y in 0..height {
+            for x in 0..width {
                 let (from_y, shifted) = (y as isize - change.down, x as isize - change.right);
                 let from_x = if change.flip { cols - 1 - shifted } else { shifted };
                 let inside = (0..rows).contains(&from_y) && (0..cols).contains(&from_x);
-                let pixel =
-                    if inside { image[(c * data.rows + from_y as usize) * data.cols + from_x as usize] } else { 0 };
-                out[(c * data.rows + y) * data.cols + x] = scale(pixel);
+                let pixel = if inside { image[(c * height + from_y as usize) * width + from_x as usize] } else { 0 };
+                out[(c * height + y) * width + x] = scale(pixel);
             }
         }
     }
@@ -59,11 +106,10 @@ mod tests {
 
     #[test]
     fn flips_and_shifts() {
-        let data = Dataset { pixels: vec![1, 2, 3, 4, 5, 6], labels: vec![0], channels: 1, rows: 2, cols: 3 };
-        let norm = Normalisation { mean: 0.0, std: 1.0 / 255.0 };
+        let norm = Normalisation { mean: vec![0.0], std: vec![1.0 / 255.0] };
         let run = |flip, down, right| {
             let mut out = [0.0; 6];
-            prepare(&data, 0, Change { flip, down, right }, norm, &mut out);
+            prepare(&[1, 2, 3, 4, 5, 6], [1, 2, 3], Change { flip, down, right }, &norm, &mut out);
             out.map(|x| x.round() as i32)
         };
         assert_eq!(run(false, 0, 0), [1, 2, 3, 4, 5, 6]);
@@ -74,7 +120,7 @@ mod tests {
 
     #[test]
     fn changes_are_keyed_and_spread() {
-        let a = Augment { flip: 0.5, shift: 2 };
+        let a = Augment { flip: 0.5, shift: 2, area: None };
         assert_eq!(a.change(1, 2, 3), a.change(1, 2, 3));
         let changes: Vec<Change> = (0..400).map(|n| a.change(1, 0, n)).collect();
         assert!(changes.iter().all(|c| c.down.abs() <= 2 && c.right.abs() <= 2));
@@ -83,5 +129,26 @@ mod tests {
         assert!(changes.iter().any(|c| c.down == 2) && changes.iter().any(|c| c.right == -2));
         assert_ne!(changes, (0..400).map(|n| a.change(1, 1, n)).collect::<Vec<_>>());
         assert_eq!(Augment::default().change(5, 6, 7), Change::default());
+    }
+
+    #[test]
+    fn parts_are_cut_out_at_random() {
+        let augment = Augment { area: Some(0.08), ..Augment::default() };
+        let parts: Vec<Part> = (0..400).map(|n| augment.cut(1, 2, n).expect("cut").part(200, 100)).collect();
+        for p in &parts {
+            let ratio = f64::from(p.width) / f64::from(p.height);
+            assert!(p.x + p.width <= 200 && p.y + p.height <= 100 && (0.7..1.4).contains(&ratio), "{p:?}");
+        }
+        let share = |p: &Part| f64::from(p.width * p.height) / 20_000.0;
+        assert!(parts.iter().all(|p| share(p) > 0.07) && parts.iter().any(|p| share(p) < 0.15));
+        assert!(
+            parts.iter().any(|p| share(p) > 0.4) && parts.iter().any(|p| p.x > 100) && parts.iter().any(|p| p.y > 50)
+        );
+        assert_eq!(augment.cut(1, 2, 3), augment.cut(1, 2, 3));
+        assert_ne!(augment.cut(1, 2, 3), augment.cut(1, 3, 3));
+        // No such part fits: the middle of it.
+        assert_eq!(Cut { area: 1.0, seed: 1 }.part(900, 3), Part { x: 448, y: 0, width: 4, height: 3 });
+        assert_eq!(Cut { area: 1.0, seed: 1 }.part(1, 1), Part::whole(1, 1));
+        assert_eq!(Augment::default().cut(1, 2, 3), None);
     }
 }

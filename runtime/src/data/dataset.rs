@@ -31,13 +31,20 @@ pub enum Split {
     Test,
 }
 
-/// `(pixel / 255 - mean) / std`.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// `(pixel / 255 - mean) / std`, with one mean and deviation for all channels or one for each.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Normalisation {
     /// Mean brightness, in 0..1.
-    pub mean: f32,
+    pub mean: Vec<f32>,
     /// Standard deviation of brightness; positive.
-    pub std: f32,
+    pub std: Vec<f32>,
+}
+
+impl Normalisation {
+    /// Mean and deviation of a channel.
+    pub fn of(&self, channel: usize) -> (f32, f32) {
+        (self.mean[channel % self.mean.len()], self.std[channel % self.std.len()])
+    }
 }
 
 impl Dataset {

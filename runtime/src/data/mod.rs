@@ -5,9 +5,13 @@
 
 pub mod augment;
 pub mod dataset;
+pub mod folder;
 pub mod idx;
+pub mod images;
 pub mod loader;
 
 pub use augment::Augment;
 pub use dataset::{Dataset, Normalisation, Split};
+pub use folder::Folder;
+pub use images::{Format, Images, Layout};
 pub use loader::{Batch, Feed, Loader};

@@ -10,7 +10,7 @@ mod session;
 
 pub use liveness::{Interval, pack};
 pub use memory::{ALIGN, ArenaId, Memory, Place};
-pub use session::{Bindings, Session};
+pub use session::{Bindings, Session, scratch_bytes};
 
 /// Named tensors one after the other in an arena, each at a multiple of [`ALIGN`].
 #[derive(Clone, Debug, Default, PartialEq)]

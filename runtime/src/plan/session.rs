@@ -190,7 +190,6 @@ fn bind_graph(
 ) -> Result<(Work, usize)> {
     let lacking =
         |what: String| Error::Device(format!("the schedule has a buffer for {what}, which the program lacks"));
-    let len = |b: usize| graph.buffers[b].shape.iter().product::<usize>();
     let mut places: Vec<Option<Place>> = Vec::with_capacity(graph.buffers.len());
     for buffer in &graph.buffers {
         places.push(match &buffer.role {
@@ -213,17 +212,9 @@ fn bind_graph(
             }
         });
     }
-    let mut lives: HashMap<usize, Interval> = HashMap::new();
-    for (time, launch) in graph.launches.iter().enumerate() {
-        for &b in launch.buffers.iter().filter(|&&b| places[b].is_none()) {
-            lives.entry(b).or_insert(Interval { first: time, last: time, len: len(b) }).last = time;
-        }
-    }
-    let mut temporaries: Vec<(usize, Interval)> = lives.into_iter().collect();
-    temporaries.sort_by_key(|(b, _)| *b);
-    let (offsets, scratch) = pack(&temporaries.iter().map(|(_, i)| *i).collect::<Vec<_>>());
-    for ((b, interval), offset) in temporaries.iter().zip(offsets) {
-        places[*b] = Some(Place { arena: SCRATCH, offset, len: interval.len });
+    let (temporaries, scratch) = temporaries(graph);
+    for (b, place) in temporaries {
+        places[b] = Some(place);
     }
     memory.reserve_scratch(scratch)?;
 
@@ -237,6 +228,29 @@ fn bind_graph(
         })
         .collect();
     Ok((Work::Launch(launches), scratch))
+}
+
+/// Places of the temporaries of a schedule in the scratch arena, and the elements that this must have.
+fn temporaries(graph: &KernelGraph) -> (Vec<(usize, Place)>, usize) {
+    let len = |b: usize| graph.buffers[b].shape.iter().product::<usize>();
+    let mut lives: HashMap<usize, Interval> = HashMap::new();
+    for (time, launch) in graph.launches.iter().enumerate() {
+        for &b in launch.buffers.iter().filter(|&&b| matches!(graph.buffers[b].role, BufferRole::Temporary)) {
+            lives.entry(b).or_insert(Interval { first: time, last: time, len: len(b) }).last = time;
+        }
+    }
+    let mut lives: Vec<(usize, Interval)> = lives.into_iter().collect();
+    lives.sort_by_key(|(b, _)| *b);
+    let (offsets, scratch) = pack(&lives.iter().map(|(_, i)| *i).collect::<Vec<_>>());
+    let place = |((b, interval), offset): (&(usize, Interval), usize)| {
+        (*b, Place { arena: SCRATCH, offset, len: interval.len })
+    };
+    (lives.iter().zip(offsets).map(place).collect(), scratch)
+}
+
+/// Bytes of memory that the temporaries of a schedule need on a device, as [`Session::new`] lays them out.
+pub fn scratch_bytes(graph: &KernelGraph) -> usize {
+    temporaries(graph).1 * 4
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 mod svg;
 
 use crate::checkpoint::atomic;
-use crate::data::Dataset;
+use crate::data::Images;
 use crate::error::Result;
 use crate::picture;
 use crate::train::Evaluation;
@@ -14,6 +14,8 @@ use svg::{Line, escape};
 
 /// Points a curve of steps has at most; more are averaged.
 const POINTS: usize = 240;
+/// Most classes that are shown against each other.
+const CLASSES: usize = 40;
 /// Example predictions that are shown.
 const EXAMPLES: usize = 24;
 
@@ -42,7 +44,7 @@ pub struct Content<'a> {
     /// The last evaluation.
     pub evaluation: &'a Evaluation,
     /// The test images.
-    pub test: &'a Dataset,
+    pub test: &'a Images,
 }
 
 /// Writes `report.html` and, beside it, `loss.svg`, `accuracy.svg` and `learning_rate.svg`.
@@ -51,7 +53,7 @@ pub fn write(path: &Path, content: &Content<'_>) -> Result<()> {
     for (name, chart) in &curves {
         atomic::write_file(&path.with_file_name(name), chart.as_bytes())?;
     }
-    atomic::write_file(path, page(content, &curves).as_bytes())
+    atomic::write_file(path, page(content, &curves)?.as_bytes())
 }
 
 fn curves(log: &Log) -> Vec<(&'static str, String)> {
@@ -89,7 +91,7 @@ fn curves(log: &Log) -> Vec<(&'static str, String)> {
     out
 }
 
-fn page(c: &Content<'_>, curves: &[(&'static str, String)]) -> String {
+fn page(c: &Content<'_>, curves: &[(&'static str, String)]) -> Result<String> {
     let mut out = String::from(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<title>Training report</title>\n<style>\n\
          body { font: 15px/1.5 sans-serif; max-width: 1360px; margin: 2em auto; padding: 0 1em; color: #222 }\n\
@@ -105,9 +107,11 @@ fn page(c: &Content<'_>, curves: &[(&'static str, String)]) -> String {
     let best = c.log.epochs().map(|r| r.test_accuracy).fold(e.accuracy, f64::max);
     let rates: Vec<f64> = c.log.epochs().map(|r| r.images_per_second).collect();
     let rate = rates.iter().sum::<f64>() / rates.len().max(1) as f64;
+    let waiting = c.log.epochs().map(|r| r.waiting).sum::<f64>() / rates.len().max(1) as f64;
     let mib = |bytes: usize| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     let rows = [
         ("test accuracy", format!("{:.2} %", 100.0 * e.accuracy)),
+        ("test accuracy of five guesses", format!("{:.2} %", 100.0 * e.top5)),
         ("best test accuracy of an epoch", format!("{:.2} %", 100.0 * best)),
         ("test cross-entropy", format!("{:.4}", e.loss)),
         ("test images", c.test.len().to_string()),
@@ -116,6 +120,7 @@ fn page(c: &Content<'_>, curves: &[(&'static str, String)]) -> String {
         ("steps", c.log.steps().last().map_or(0, |s| s.step).to_string()),
         ("time of training", format!("{:.1} s", c.seconds)),
         ("training throughput", format!("{rate:.0} images/s")),
+        ("time spent waiting for images", format!("{:.1} %", 100.0 * waiting)),
         ("evaluation throughput", format!("{:.0} images/s", e.images_per_second)),
         ("device", c.device.to_owned()),
         ("kernels of a training step", format!("{} distinct, {} launches", c.kernels.0, c.kernels.1)),
@@ -142,13 +147,16 @@ fn page(c: &Content<'_>, curves: &[(&'static str, String)]) -> String {
     }
     out.push_str("</table>\n");
     confusion(&mut out, e);
-    examples(&mut out, c);
+    examples(&mut out, c)?;
     let settings = serde_json::to_string_pretty(c.settings).unwrap_or_default();
     let _ = writeln!(out, "<h2>Configuration</h2>\n<pre>{}</pre>\n</body></html>", escape(&settings));
-    out
+    Ok(out)
 }
 
 fn confusion(out: &mut String, e: &Evaluation) {
+    if e.confusion.is_empty() || e.confusion.len() > CLASSES {
+        return;
+    }
     out.push_str(
         "<h2>Classes of the test images (rows) and what they were taken for (columns)</h2>\n<table>\n<tr><th></th>",
     );
@@ -170,9 +178,9 @@ fn confusion(out: &mut String, e: &Evaluation) {
 }
 
 /// The first test images, then those that were wrong with the most confidence.
-fn examples(out: &mut String, c: &Content<'_>) {
+fn examples(out: &mut String, c: &Content<'_>) -> Result<()> {
     let mut wrong: Vec<usize> = (0..c.test.len().min(c.evaluation.predictions.len()))
-        .filter(|&n| c.evaluation.predictions[n].0 != c.test.labels[n])
+        .filter(|&n| c.evaluation.predictions[n].0 != c.test.label(n))
         .collect();
     wrong.sort_by(|&a, &b| c.evaluation.predictions[b].1.total_cmp(&c.evaluation.predictions[a].1));
     let first: Vec<usize> = (0..c.test.len().min(EXAMPLES)).collect();
@@ -180,8 +188,9 @@ fn examples(out: &mut String, c: &Content<'_>) {
         let _ = writeln!(out, "<h2>{title}</h2>\n<div class=\"examples\">");
         for n in chosen.into_iter().take(EXAMPLES) {
             let (class, probability) = c.evaluation.predictions[n];
-            let label = c.test.labels[n];
-            let picture = picture::of_planes(c.test.image(n), c.test.channels, c.test.rows, c.test.cols);
+            let label = c.test.label(n);
+            let [channels, rows, cols] = c.test.shape();
+            let picture = picture::of_planes(&c.test.image(n)?, channels, rows, cols);
             let _ = writeln!(
                 out,
                 "<figure{}><img alt=\"test image {n}\" src=\"{}\"><br>is {label}<br>taken for {class} ({:.0} %)</figure>",
@@ -192,11 +201,13 @@ fn examples(out: &mut String, c: &Content<'_>) {
         }
         out.push_str("</div>\n");
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Dataset;
     use crate::train::metrics::{EpochRecord, Record};
     use std::collections::BTreeMap;
 
@@ -218,17 +229,21 @@ mod tests {
             test_loss: 0.4,
             test_accuracy: 0.5,
             images_per_second: 10.0,
+            waiting: 0.25,
             seconds: 3.0,
         };
         log.add(Record::Epoch(epoch)).expect("writable");
         let test =
             Dataset { pixels: vec![0, 255, 3, 4, 5, 6, 7, 8], labels: vec![0, 1], channels: 1, rows: 2, cols: 2 };
+        let test = Images::Memory(test);
         let evaluation = Evaluation {
             loss: 0.4,
             accuracy: 0.5,
+            top5: 1.0,
             confusion: vec![vec![1, 0], vec![1, 0]],
             predictions: vec![(0, 0.9), (0, 0.8)],
             images_per_second: 5.0,
+            waiting: 0.0,
         };
         let path = dir.path().join("report.html");
         let content = Content {
@@ -255,6 +270,7 @@ mod tests {
             "class=\"wrong\"",
             "&quot;epochs&quot;: 1",
             "12 in 3 tensors",
+            "25.0 %",
         ] {
             assert!(page.contains(part), "{part}");
         }

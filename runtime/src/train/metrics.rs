@@ -54,6 +54,9 @@ pub struct EpochRecord {
     pub test_accuracy: f64,
     /// Training images a second, evaluation and saving not counted.
     pub images_per_second: f64,
+    /// Share of that time in which there was nothing to do but wait for images.
+    #[serde(default)]
+    pub waiting: f64,
     /// Seconds of training so far, those of resumed runs together.
     pub seconds: f64,
 }
@@ -69,6 +72,9 @@ pub struct Running {
     pub loss: f64,
     /// Seconds spent on them.
     pub seconds: f64,
+    /// Those of these in which there was nothing to do but wait for images.
+    #[serde(default)]
+    pub waited: f64,
 }
 
 impl Running {
@@ -86,6 +92,10 @@ impl Running {
     /// Share classified rightly.
     pub fn accuracy(&self) -> f64 {
         self.right as f64 / self.images.max(1) as f64
+    }
+    /// Share of the time spent waiting for images.
+    pub fn waiting(&self) -> f64 {
+        if self.seconds > 0.0 { self.waited / self.seconds } else { 0.0 }
     }
     /// Images a second.
     pub fn rate(&self) -> f64 {

@@ -7,6 +7,7 @@ mod evaluate;
 pub mod metrics;
 mod model;
 mod optimizer;
+mod previous;
 mod profile;
 mod progress;
 mod run;
@@ -15,12 +16,12 @@ mod settings;
 
 pub use evaluate::Evaluation;
 pub use optimizer::Optimizer;
-pub use profile::{KernelTime, Profile, profile};
+pub use profile::{Profile, profile};
 pub use run::train;
 pub use settings::{DataSettings, ItemCall, OptimizerSettings, Settings};
 
 use crate::checkpoint::{self, Fit};
-use crate::data::{Dataset, Loader, Split};
+use crate::data::{Loader, Split};
 use crate::device::Device;
 use crate::driver::Source;
 use crate::error::Result;
@@ -42,7 +43,7 @@ pub struct TrainOptions {
     pub data: Option<PathBuf>,
     /// A device's name, see [`crate::device::NAMES`].
     pub device: String,
-    /// Where checkpoints, metrics and the report go; made if it is not there.
+    /// Where checkpoints, metrics and the report go; made if it is not there. What an earlier run left there is moved to `previous` in it.
     pub out: PathBuf,
     /// Go on from the newest checkpoint in `out`.
     pub resume: bool,
@@ -109,13 +110,12 @@ pub fn eval(options: &EvalOptions) -> Result<Evaluation> {
     let device = Device::open(&options.device)?;
     let (path, tensors) = checkpoint::read_model(&options.weights)?;
     let directory = options.data.as_ref().unwrap_or(&settings.data.path);
-    let d = &settings.data;
-    let data = Dataset::read_idx(directory, Split::Test, d.rows, d.cols, d.classes)?;
+    let data = settings.data.layout.read(directory, Split::Test)?;
     let mut model = model::Model::for_inference(&source, &settings, &device)?;
     model.load(&path, tensors, &options.fit)?.complete()?;
     let loader = Loader {
         data: Arc::new(data),
-        norm: d.normalisation,
+        norm: settings.data.normalisation.clone(),
         batch: settings.batch,
         seed: settings.seed,
         augment: None,

@@ -307,7 +307,7 @@ impl<'a> Model<'a> {
             target: target.and_then(input),
             key: session.arg(&ArgRole::Key),
             logits: session.result(&ResultRole::Output(logits)).ok_or_else(lost)?.0,
-            classes: self.settings.data.classes,
+            classes: self.settings.data.layout.classes,
             session,
         })
     }
@@ -342,6 +342,7 @@ fn compile_step(
         item: Some(&settings.loss.name),
         settings: &settings.loss.arguments,
         training: true,
+        random: true,
         batch,
         exposed: Vec::new(),
         gradients: Some((Seeds::Cotangents(losses.to_vec()), Wrt::Params)),
@@ -354,6 +355,7 @@ fn compile_inference(source: &Source, model: &ItemCall, device: &Device, batch: 
         item: Some(&model.name),
         settings: &model.arguments,
         training: false,
+        random: true,
         batch,
         exposed: Vec::new(),
         gradients: None,
@@ -364,17 +366,22 @@ fn compile_inference(source: &Source, model: &ItemCall, device: &Device, batch: 
 /// The inputs that take the images and the classes.
 fn find_inputs(compiled: &Compiled, settings: &Settings) -> Result<(String, Option<String>)> {
     let item = &compiled.program.entry().name;
-    let d = &settings.data;
+    let d = &settings.data.layout;
     let (mut image, mut target) = (None, None);
     for input in &compiled.lowered.inputs {
         let len: usize = input.shape.iter().product();
         match input.label_classes {
             Some(classes) if classes == d.classes && input.shape.is_empty() => target = Some(input.name.clone()),
-            None if len == d.rows * d.cols => image = Some(input.name.clone()),
+            None if len == d.channels() * d.rows * d.cols => image = Some(input.name.clone()),
             _ => {
                 return Err(Error::Setting(format!(
-                    "the input `{}` of `{item}`, of shape {:?}, takes neither images of {}x{} nor labels of {} classes",
-                    input.name, input.shape, d.rows, d.cols, d.classes
+                    "the input `{}` of `{item}`, of shape {:?}, takes neither {} images of {}x{} nor labels of {} classes",
+                    input.name,
+                    input.shape,
+                    if d.channels() == 1 { "grey" } else { "colour" },
+                    d.rows,
+                    d.cols,
+                    d.classes
                 )));
             }
         }
@@ -396,13 +403,15 @@ fn find_logits(program: &Program, batch: usize, settings: &Settings) -> Result<S
                 entry.name
             )));
         }
-        if shape == [batch, settings.data.classes] && logits.is_none() {
+        if shape == [batch, settings.data.layout.classes] && logits.is_none() {
             logits = Some(name.clone());
         }
     }
     logits.ok_or_else(|| {
-        let message =
-            format!("`{}` has no result with a number for each of {} classes", entry.name, settings.data.classes);
+        let message = format!(
+            "`{}` has no result with a number for each of {} classes",
+            entry.name, settings.data.layout.classes
+        );
         Error::Setting(message)
     })
 }

@@ -57,6 +57,7 @@ impl Optimizer {
                 item: Some(name),
                 settings: &size,
                 training: true,
+                random: true,
                 batch: 1,
                 exposed: Vec::new(),
                 gradients: None,

@@ -1,15 +1,15 @@
 //! Where the time of a training step goes.
 
 use super::TrainOptions;
+use super::evaluate::timed;
 use super::model::Model;
 use super::optimizer::Optimizer;
 use super::settings::Settings;
-use crate::data::{Dataset, Loader, Split};
+use crate::data::{Loader, Split};
 use crate::device::Device;
 use crate::driver::Source;
 use crate::error::{Error, Result};
 use serde::Serialize;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,28 +21,15 @@ const STEPS: usize = 5;
 pub struct Profile {
     /// Seconds of each stage up to the first step, and of that step, which waits for the kernels' compilation.
     pub stages: Vec<(String, f64)>,
-    /// Milliseconds of a step, measuring included.
+    /// Milliseconds of a step.
     pub step_ms: f64,
     /// Images a second at that rate.
     pub images_per_second: f64,
-    /// Milliseconds of a step in kernels.
-    pub kernel_ms: f64,
-    /// The kernels, the longest first.
-    pub kernels: Vec<KernelTime>,
+    /// Milliseconds of a step in which there was nothing to do but wait for images.
+    pub waiting_ms: f64,
 }
 
-/// The launches of kernels of one name.
-#[derive(Clone, Debug, Serialize)]
-pub struct KernelTime {
-    /// The name.
-    pub name: String,
-    /// Launches a step.
-    pub launches: usize,
-    /// Milliseconds a step.
-    pub ms: f64,
-}
-
-/// Measures the kernels of a recipe's training step on its first batches. Nothing is written.
+/// Measures a recipe's training step on its first batches. Nothing is written.
 pub fn profile(options: &TrainOptions) -> Result<Profile> {
     let mut stages = Vec::new();
     let mut clock = Instant::now();
@@ -55,11 +42,10 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
     let device = Device::open(&options.device)?;
     lap("read the spec", &mut stages);
     let directory = options.data.as_ref().unwrap_or(&settings.data.path);
-    let d = &settings.data;
-    let data = Dataset::read_idx(directory, Split::Train, d.rows, d.cols, d.classes)?;
+    let data = settings.data.layout.read(directory, Split::Train)?;
     let loader = Loader {
         data: Arc::new(data),
-        norm: d.normalisation,
+        norm: settings.data.normalisation.clone(),
         batch: settings.batch,
         seed: settings.seed,
         augment: Some(settings.augment),
@@ -79,15 +65,14 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
 
     let weights: Vec<f64> = settings.weights.iter().map(|(_, w)| w.peak).collect();
     let mut feed = loader.start(0, 0);
-    let mut images = 0;
+    let (mut images, mut waited) = (0, 0.0);
     let mut measured = Instant::now();
     for step in 0..STEPS + 2 {
-        let Some(batch) = feed.next_batch() else { break };
         if step == 2 {
-            model.memory.measure();
             measured = Instant::now();
-            images = 0;
+            (images, waited) = (0, 0.0);
         }
+        let Some(batch) = timed(&mut waited, || feed.next_batch())? else { break };
         model.step(&batch, step as u64, &weights)?;
         optimizer.update(&mut model.memory, step as u64 + 1, settings.lr.peak)?;
         images += batch.labels.len();
@@ -97,22 +82,10 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
         }
     }
     let seconds = measured.elapsed().as_secs_f64();
-    let mut by_name: HashMap<String, (usize, f64)> = HashMap::new();
-    for (name, time) in model.memory.measured() {
-        let entry = by_name.entry(name).or_default();
-        entry.0 += 1;
-        entry.1 += time.as_secs_f64();
-    }
-    let mut kernels: Vec<KernelTime> = by_name
-        .into_iter()
-        .map(|(name, (n, t))| KernelTime { name, launches: n / STEPS, ms: 1e3 * t / STEPS as f64 })
-        .collect();
-    kernels.sort_by(|a, b| b.ms.total_cmp(&a.ms).then_with(|| a.name.cmp(&b.name)));
     Ok(Profile {
         stages,
         step_ms: 1e3 * seconds / STEPS as f64,
         images_per_second: images as f64 / seconds,
-        kernel_ms: kernels.iter().map(|k| k.ms).sum(),
-        kernels,
+        waiting_ms: 1e3 * waited / STEPS as f64,
     })
 }

@@ -48,14 +48,20 @@ impl Progress {
     /// After an epoch.
     pub fn epoch(&self, e: &EpochRecord) {
         self.say(&format!(
-            "epoch {:>3}/{}  loss {:.4}  accuracy {:.2} %  test loss {:.4}  test accuracy {:.2} %  {:.0} images/s",
+            "epoch {:>3}/{}  loss {:.4}  accuracy {:.2} %  test loss {:.4}  test accuracy {:.2} %  {:.0} images/s{}",
             e.epoch,
             self.epochs,
             e.loss,
             100.0 * e.accuracy,
             e.test_loss,
             100.0 * e.test_accuracy,
-            e.images_per_second
+            e.images_per_second,
+            // Only where it is worth a thought.
+            if e.waiting >= 0.01 {
+                format!(", {:.0} % of the time waiting for images", 100.0 * e.waiting)
+            } else {
+                String::new()
+            }
         ));
     }
     /// Removes the bar.

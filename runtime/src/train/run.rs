@@ -1,14 +1,15 @@
 //! The training loop.
 
-use super::evaluate::{Evaluation, evaluate};
+use super::evaluate::{Evaluation, evaluate, timed};
 use super::metrics::{EpochRecord, Log, Record, Running, StepRecord};
 use super::model::{Model, read_arena, write_arena};
 use super::optimizer::Optimizer;
+use super::previous::set_aside;
 use super::progress::{Progress, duration};
 use super::settings::Settings;
 use super::{Outcome, TrainOptions};
 use crate::checkpoint::{self, Checkpoint, Fit, State, Tensors, VERSION};
-use crate::data::{Dataset, Loader, Split};
+use crate::data::{Images, Loader};
 use crate::device::Device;
 use crate::driver::Source;
 use crate::error::{Error, Result};
@@ -29,24 +30,22 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     let resumed = if options.resume { find_checkpoint(options, &source, &settings)? } else { None };
     make_writable(&options.out)?;
 
-    // Data is read while the programs are compiled.
-    let directory = options.data.clone().unwrap_or_else(|| settings.data.path.clone());
-    let data = settings.data.clone();
-    let reader = std::thread::spawn(move || {
-        let read = |split| Dataset::read_idx(&directory, split, data.rows, data.cols, data.classes);
-        Ok((read(Split::Train)?, read(Split::Test)?))
-    });
+    // What is given is looked at before time goes into compiling.
+    let init = match (&resumed, &options.init) {
+        (None, Some((path, fit))) => Some((checkpoint::read_model(path)?, fit)),
+        _ => None,
+    };
+    let directory = options.data.as_ref().unwrap_or(&settings.data.path);
+    let (train_data, test_data) = settings.data.layout.read_both(directory)?;
     let mut model = Model::for_training(&source, &settings, &device)?;
     let decay = model.decay_mask();
     let params = model.param_arena;
     let grads = model.grad_arena().ok_or_else(|| Error::Device("the model has no memory for gradients".to_owned()))?;
     let optimizer = Optimizer::new(&source, &settings.optimizer, &mut model.memory, params, grads, decay)?;
-    let (train_data, test_data) =
-        reader.join().map_err(|_| Error::Device("reading the data set failed".to_owned()))??;
 
-    let loader = |data: Dataset, augment| Loader {
+    let loader = |data: Images, augment| Loader {
         data: Arc::new(data),
-        norm: settings.data.normalisation,
+        norm: settings.data.normalisation.clone(),
         batch: settings.batch,
         seed: settings.seed,
         augment,
@@ -54,6 +53,18 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     let train_loader = loader(train_data, Some(settings.augment));
     let test_loader = loader(test_data, None);
 
+    if let Some(((file, tensors), fit)) = init {
+        let fitted = model.load(&file, tensors, fit)?;
+        if !options.quiet {
+            fitted.describe(&file).iter().for_each(|line| eprintln!("{line}"));
+        }
+    }
+
+    // Nothing in the directory is touched before all is known to be well.
+    let aside = if resumed.is_none() { set_aside(&options.out)? } else { None };
+    if let Some(to) = aside.filter(|_| !options.quiet) {
+        eprintln!("{} held a run, which is in {} now", options.out.display(), to.display());
+    }
     let mut trainer = Trainer {
         options,
         settings: &settings,
@@ -78,12 +89,6 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     };
     if let Some((path, checkpoint)) = resumed {
         trainer.restore(&path, checkpoint)?;
-    } else if let Some((path, fit)) = &options.init {
-        let (file, tensors) = checkpoint::read_model(path)?;
-        let fitted = trainer.model.load(&file, tensors, fit)?;
-        if !options.quiet {
-            fitted.describe(&file).iter().for_each(|line| eprintln!("{line}"));
-        }
     }
     trainer.run(&train_loader, &test_loader, begin)
 }
@@ -117,13 +122,14 @@ impl Trainer<'_> {
         let mut warned = false;
         let mut stopped = false;
 
+        let mut next = None;
         while self.state.epoch < self.settings.epochs && !stopped {
             if self.state.step >= stop {
                 break;
             }
-            let mut feed = train.start(self.state.epoch, self.state.step_in_epoch);
+            let mut feed = next.take().unwrap_or_else(|| train.start(self.state.epoch, self.state.step_in_epoch));
             let mut lap = Instant::now();
-            while let Some(batch) = feed.next_batch() {
+            while let Some(batch) = timed(&mut self.running.waited, || feed.next_batch())? {
                 let lr = self.settings.lr.at(self.state.step, per_epoch, total);
                 let weights: Vec<f64> =
                     (self.settings.weights.iter()).map(|(_, w)| w.at(self.state.step, per_epoch, total)).collect();
@@ -162,6 +168,8 @@ impl Trainer<'_> {
             if stopped {
                 break;
             }
+            // The next epoch's first images are made ready in the meantime.
+            next = (self.state.epoch + 1 < self.settings.epochs).then(|| train.start(self.state.epoch + 1, 0));
             let e = evaluate(&mut self.model, test)?;
             let record = EpochRecord {
                 epoch: self.state.epoch + 1,
@@ -171,6 +179,7 @@ impl Trainer<'_> {
                 test_loss: e.loss,
                 test_accuracy: e.accuracy,
                 images_per_second: self.running.rate(),
+                waiting: self.running.waiting(),
                 seconds: self.seconds + clock.elapsed().as_secs_f64(),
             };
             progress.epoch(&record);

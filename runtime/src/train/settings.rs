@@ -1,10 +1,11 @@
 //! A recipe with everything resolved: what the file says, what the command line overrides, and defaults.
 
 use super::schedule::{Decay, LearningRate, Weight};
-use crate::data::{Augment, Normalisation};
+use crate::data::{Augment, Format, Layout, Normalisation};
 use crate::driver::Source;
 use crate::error::{Error, Result};
-use foveate_compiler::check::{Entry, EntryValue, Value};
+use crate::predict::{MEAN, STD};
+use foveate_compiler::check::{Entry, EntryValue, SETTINGS, Setting, Value, WEIGHT};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,13 +26,10 @@ pub struct DataSettings {
     /// The directory; relative ones in a recipe are relative to the spec file.
     #[serde(skip)]
     pub path: PathBuf,
-    /// Height of an image.
-    pub rows: usize,
-    /// Width of an image.
-    pub cols: usize,
-    /// Number of classes.
-    pub classes: usize,
-    /// What is taken out of the brightness (0 to 1) of a pixel; nothing by default.
+    /// How it is stored, and what its images are.
+    #[serde(flatten)]
+    pub layout: Layout,
+    /// What is taken out of the brightness (0 to 1) of a pixel; by default nothing of grey images, and ImageNet's of colours.
     pub normalisation: Normalisation,
 }
 
@@ -73,30 +71,9 @@ pub struct Settings {
     pub augment: Augment,
 }
 
-/// Keys that a recipe may have, apart from the losses' names under `weights` and the optimizer's arguments.
-const KEYS: [&str; 17] = [
-    "model",
-    "loss",
-    "data.format",
-    "data.path",
-    "data.image",
-    "data.classes",
-    "data.mean",
-    "data.std",
-    "epochs",
-    "batch",
-    "seed",
-    "optimizer",
-    "clip",
-    "schedule.warmup_epochs",
-    "schedule.final_lr",
-    "augment.flip",
-    "augment.shift",
-];
-
 impl Settings {
     /// Resolves a recipe of a spec; `None` if it has only one. `overrides` are keys of the recipe (`epochs`, `optimizer.lr`) or arguments of
-    /// its model and its loss (`depth`).
+    /// its model and its loss (`depth`); the keys are set first.
     pub fn resolve(
         source: &Source,
         spec_path: &Path,
@@ -106,16 +83,21 @@ impl Settings {
         let recipe = source.spec.recipe(recipe).map_err(|d| source.error(&[*d]))?;
         let mut flat = Flat { recipe: recipe.name.clone(), entries: Vec::new() };
         flat.add("", &recipe.entries);
-        flat.check_keys()?;
-        let mut model = flat.item("model")?;
-        let mut loss = flat.item("loss")?;
+        let (keys, arguments): (Vec<_>, Vec<_>) = overrides.iter().partition(|(name, _)| is_key(name));
+        for (name, value) in &keys {
+            let value = match value {
+                // Quotes do not come through a shell.
+                Value::Word(path) if name == "data.path" => Value::Str(path.clone()),
+                value => value.clone(),
+            };
+            flat.set(name, EntryValue::Value(value));
+        }
+        flat.check()?;
+        let mut model = flat.item("model", source)?;
+        let mut loss = flat.item("loss", source)?;
         let parameters = |item: &ItemCall| source.spec.arguments(Some(&item.name)).map_err(|d| source.error(&[*d]));
         let (of_model, of_loss) = (parameters(&model)?, parameters(&loss)?);
-        for (name, value) in overrides {
-            if is_key(name) {
-                flat.set(name, EntryValue::Value(value.clone()));
-                continue;
-            }
+        for (name, value) in arguments {
             let mut taken = false;
             for (item, names) in [(&mut model, &of_model), (&mut loss, &of_loss)] {
                 if names.contains(name) {
@@ -128,7 +110,7 @@ impl Settings {
                 return Err(Error::Setting(format!(
                     "`{name}` is neither a setting of recipe `{}` ({}, `weights.LOSS`, `optimizer.ARGUMENT`) nor an argument of `{}` ({}) or `{}` ({})",
                     flat.recipe,
-                    KEYS.join(", "),
+                    keys_text(),
                     model.name,
                     of_model.join(", "),
                     loss.name,
@@ -137,36 +119,45 @@ impl Settings {
             }
         }
 
-        if let Some(format) = flat.word("data.format")?.filter(|f| f != "idx") {
-            return Err(flat.wrong("data.format", "`idx`", &format));
-        }
-        let directory = spec_path.parent().unwrap_or(Path::new(""));
-        let path = flat.word("data.path")?.ok_or_else(|| flat.lacks("data.path", "a directory in quotes"))?;
-        let (rows, cols) = flat.image()?;
-        let optimizer = flat.optimizer()?;
+        // A path of the recipe is relative to the spec, one of the command line to where it is given.
+        let given = keys.iter().any(|(name, _)| name == "data.path");
+        let directory = if given { Path::new("") } else { spec_path.parent().unwrap_or(Path::new("")) };
+        let optimizer = flat.optimizer(source)?;
         let peak = *optimizer.arguments.get("lr").ok_or_else(|| flat.lacks("optimizer.lr", "a learning rate"))?;
-        let mean = flat.number("data.mean", 0.0, f64::NEG_INFINITY, f64::INFINITY)?;
-        let std = flat.number("data.std", 1.0, f64::MIN_POSITIVE, f64::INFINITY)?;
+        let (rows, cols) = flat.image();
+        let colours = flat.word("data.format") == Some("folder");
+        let mean = flat.numbers("data.mean", if colours { &MEAN } else { &[0.0] });
+        let std = flat.numbers("data.std", if colours { &STD } else { &[1.0] });
+        let layout = Layout {
+            format: if colours { Format::Folder } else { Format::Idx },
+            rows,
+            cols,
+            classes: flat.count("data.classes"),
+            crop: flat.number("data.crop", 0.875),
+        };
+        if mean.len().max(std.len()) > layout.channels() {
+            let found = format!("{} numbers", mean.len().max(std.len()));
+            return Err(flat.wrong("data.mean or data.std", "one number for grey images", &found));
+        }
         Ok(Settings {
             data: DataSettings {
-                path: directory.join(path),
-                rows,
-                cols,
-                classes: flat.count("data.classes", None, 256)?,
-                normalisation: Normalisation { mean: mean as f32, std: std as f32 },
+                path: directory.join(flat.word("data.path").unwrap_or_default()),
+                layout,
+                normalisation: Normalisation { mean, std },
             },
-            epochs: flat.count("epochs", None, 1 << 20)?,
-            batch: flat.count("batch", None, 1 << 20)?,
-            seed: flat.number("seed", 0.0, 0.0, f64::from(u32::MAX))? as u64,
+            epochs: flat.count("epochs"),
+            batch: flat.count("batch"),
+            seed: flat.number("seed", 0.0) as u64,
             lr: LearningRate {
                 peak,
-                last: flat.number("schedule.final_lr", 0.0, 0.0, f64::INFINITY)?,
-                warmup_epochs: flat.number("schedule.warmup_epochs", 0.0, 0.0, f64::INFINITY)?,
+                last: flat.number("schedule.final_lr", 0.0),
+                warmup_epochs: flat.number("schedule.warmup_epochs", 0.0),
             },
-            weights: flat.weights()?,
+            weights: flat.weights(),
             augment: Augment {
-                flip: flat.number("augment.flip", 0.0, 0.0, 1.0)?,
-                shift: flat.number("augment.shift", 0.0, 0.0, 1e4)? as usize,
+                flip: flat.number("augment.flip", 0.0),
+                shift: flat.number("augment.shift", 0.0) as usize,
+                area: flat.get("augment.area").map(|_| flat.number("augment.area", 1.0)),
             },
             recipe: flat.recipe.clone(),
             optimizer,
@@ -181,8 +172,23 @@ impl Settings {
     }
 }
 
+/// The setting of a key; of a loss's weight by its field.
+fn setting(key: &str) -> Option<&'static Setting> {
+    match key.strip_prefix("weights.") {
+        Some(rest) => {
+            let (_, field) = rest.split_once('.').unwrap_or((rest, "peak"));
+            WEIGHT.iter().find(|s| s.key == field)
+        }
+        None => SETTINGS.iter().find(|s| s.key == key),
+    }
+}
+
 fn is_key(name: &str) -> bool {
-    KEYS.contains(&name) || name.starts_with("weights.") || name.starts_with("optimizer.")
+    SETTINGS.iter().any(|s| s.key == name) || name.starts_with("weights.") || name.starts_with("optimizer.")
+}
+
+fn keys_text() -> String {
+    SETTINGS.iter().map(|s| s.key).collect::<Vec<_>>().join(", ")
 }
 
 /// The entries of a recipe under dotted keys.
@@ -210,14 +216,38 @@ impl Flat {
     fn get(&self, key: &str) -> Option<&EntryValue> {
         self.entries.iter().find(|(k, _)| k == key).map(|(_, v)| v)
     }
-    fn check_keys(&self) -> Result<()> {
-        match self.entries.iter().find(|(k, _)| !is_key(k)) {
+    fn value(&self, key: &str) -> Option<&Value> {
+        match self.get(key) {
+            Some(EntryValue::Value(v)) => Some(v),
+            _ => None,
+        }
+    }
+
+    /// Sees that every key is one and has a value of its kind, and that none is lacking.
+    fn check(&self) -> Result<()> {
+        for (key, value) in &self.entries {
+            if key.starts_with("optimizer.") {
+                continue;
+            }
+            let Some(setting) = setting(key) else {
+                let fields = WEIGHT.iter().map(|s| s.key).collect::<Vec<_>>().join(", ");
+                let there =
+                    if key.starts_with("weights.") { fields } else { format!("{} and `weights.LOSS`", keys_text()) };
+                let message = format!("recipe `{}` has no setting `{key}`; there are {there}", self.recipe);
+                return Err(Error::Setting(message));
+            };
+            let ok = match value {
+                EntryValue::Value(v) => setting.accepts(v),
+                EntryValue::Call { .. } => setting.item_keyword().is_some(),
+                EntryValue::Block(_) => false,
+            };
+            if !ok {
+                return Err(self.wrong(key, &setting.expected(), &text(value)));
+            }
+        }
+        match SETTINGS.iter().find(|s| s.needed && self.get(s.key).is_none()) {
+            Some(s) => Err(self.lacks(s.key, &s.expected())),
             None => Ok(()),
-            Some((key, _)) => Err(Error::Setting(format!(
-                "recipe `{}` has no setting `{key}`; there are {} and `weights.LOSS`",
-                self.recipe,
-                KEYS.join(", ")
-            ))),
         }
     }
     fn lacks(&self, key: &str, expected: &str) -> Error {
@@ -226,86 +256,95 @@ impl Flat {
     fn wrong(&self, key: &str, expected: &str, found: &str) -> Error {
         Error::Setting(format!("recipe `{}`: `{key}`: expected {expected}, found {found}", self.recipe))
     }
-    fn value(&self, key: &str) -> Option<&Value> {
-        match self.get(key) {
-            Some(EntryValue::Value(v)) => Some(v),
+
+    // What follows reads what has been checked.
+
+    fn number(&self, key: &str, default: f64) -> f64 {
+        self.value(key).and_then(Value::as_number).unwrap_or(default)
+    }
+    fn count(&self, key: &str) -> usize {
+        self.value(key).and_then(Value::as_int).map_or(0, |n| n as usize)
+    }
+    fn word(&self, key: &str) -> Option<&str> {
+        match self.value(key) {
+            Some(Value::Word(w) | Value::Str(w)) => Some(w),
             _ => None,
         }
     }
-    fn number(&self, key: &str, default: f64, lo: f64, hi: f64) -> Result<f64> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        match self.value(key).and_then(Value::as_number).filter(|x| (lo..=hi).contains(x)) {
-            Some(x) => Ok(x),
-            None => Err(self.wrong(key, &format!("a number from {lo} to {hi}"), &text(value))),
-        }
-    }
-    fn count(&self, key: &str, default: Option<usize>, most: usize) -> Result<usize> {
-        let expected = format!("an integer from 1 to {most}");
-        match (self.get(key), default) {
-            (None, Some(n)) => Ok(n),
-            (None, None) => Err(self.lacks(key, &expected)),
-            (Some(v), _) => match self.value(key).and_then(Value::as_int) {
-                Some(n) if n >= 1 && n as u64 <= most as u64 => Ok(n as usize),
-                _ => Err(self.wrong(key, &expected, &text(v))),
-            },
-        }
-    }
-    fn word(&self, key: &str) -> Result<Option<String>> {
-        match (self.get(key), self.value(key)) {
-            (None, _) => Ok(None),
-            (_, Some(Value::Word(w) | Value::Str(w))) => Ok(Some(w.clone())),
-            (Some(v), _) => Err(self.wrong(key, "a word or a text in quotes", &text(v))),
-        }
-    }
-    fn image(&self) -> Result<(usize, usize)> {
-        let found = self.get("data.image").ok_or_else(|| self.lacks("data.image", "a size such as 28x28"))?;
-        if let Some(Value::Tuple(parts)) = self.value("data.image")
-            && let [Value::Int(rows @ 1..=65536), Value::Int(cols @ 1..=65536)] = parts[..]
-        {
-            return Ok((rows as usize, cols as usize));
-        }
-        Err(self.wrong("data.image", "a size such as 28x28", &text(found)))
-    }
-    fn item(&self, key: &str) -> Result<ItemCall> {
-        match self.get(key) {
-            None => Err(self.lacks(key, "an item with its arguments, such as `Net(depth: 4)`")),
-            Some(EntryValue::Call { name, args }) => {
-                let mut arguments = Vec::new();
-                for (argument, value) in args {
-                    match argument {
-                        Some(n) => arguments.push((n.clone(), value.clone())),
-                        None => {
-                            let found = format!("`{value}` without a name");
-                            return Err(self.wrong(key, "named arguments, such as `depth: 4`", &found));
-                        }
-                    }
-                }
-                Ok(ItemCall { name: name.clone(), arguments })
+    /// One number, or a list of three: for each channel of colours.
+    fn numbers(&self, key: &str, default: &[f64]) -> Vec<f32> {
+        let narrow = |all: &[f64]| all.iter().map(|&x| x as f32).collect();
+        match self.value(key) {
+            Some(Value::List(parts) | Value::Tuple(parts)) => {
+                narrow(&parts.iter().filter_map(Value::as_number).collect::<Vec<f64>>())
             }
-            Some(EntryValue::Value(Value::Word(name))) => Ok(ItemCall { name: name.clone(), arguments: Vec::new() }),
-            Some(other) => Err(self.wrong(key, "an item with its arguments", &text(other))),
+            Some(one) => narrow(&[one.as_number().unwrap_or_default()]),
+            None => narrow(default),
         }
     }
-    fn optimizer(&self) -> Result<OptimizerSettings> {
-        let call = self.item("optimizer")?;
+    fn image(&self) -> (usize, usize) {
+        match self.value("data.image") {
+            Some(Value::Tuple(parts)) => match parts[..] {
+                [Value::Int(rows), Value::Int(cols)] => (rows as usize, cols as usize),
+                _ => (0, 0),
+            },
+            _ => (0, 0),
+        }
+    }
+    fn call(&self, key: &str) -> Result<ItemCall> {
+        let mut arguments = Vec::new();
+        let name = match self.get(key) {
+            Some(EntryValue::Call { name, args }) => {
+                for (argument, value) in args {
+                    let Some(argument) = argument else {
+                        let found = format!("`{value}` without a name");
+                        return Err(self.wrong(key, "named arguments, such as `depth: 4`", &found));
+                    };
+                    arguments.push((argument.clone(), value.clone()));
+                }
+                name.clone()
+            }
+            _ => self.word(key).unwrap_or_default().to_owned(),
+        };
+        Ok(ItemCall { name, arguments })
+    }
+    /// The model or the loss, which is one.
+    fn item(&self, key: &str, source: &Source) -> Result<ItemCall> {
+        let call = self.call(key)?;
+        let found = source.spec.item(Some(&call.name)).map_err(|d| source.error(&[*d]))?;
+        match setting(key).and_then(Setting::item_keyword) {
+            Some(wanted) if wanted != found.keyword => {
+                Err(self.wrong(key, &format!("a {wanted}"), &format!("the {} `{}`", found.keyword, call.name)))
+            }
+            _ => Ok(call),
+        }
+    }
+    fn optimizer(&self, source: &Source) -> Result<OptimizerSettings> {
+        let call = self.call("optimizer")?;
+        let known = source
+            .spec
+            .optimizer_arguments(&call.name)
+            .ok_or_else(|| Error::Setting(format!("no optimizer `{}` in the spec or in the prelude", call.name)))?;
         let mut arguments = BTreeMap::new();
-        let given = call.arguments.iter().map(|(n, v)| (n.clone(), v));
+        let given = call.arguments.iter().map(|(n, v)| (n.as_str(), v));
         let overriding = self.entries.iter().filter_map(|(k, v)| match (k.strip_prefix("optimizer."), v) {
-            (Some(name), EntryValue::Value(v)) => Some((name.to_owned(), v)),
+            (Some(name), EntryValue::Value(v)) => Some((name, v)),
             _ => None,
         });
         for (name, value) in given.chain(overriding) {
             let key = format!("optimizer.{name}");
-            let number = value.as_number().ok_or_else(|| self.wrong(&key, "a number", &value.to_string()))?;
-            arguments.insert(name, number);
+            if !known.iter().any(|k| k == name) {
+                let message =
+                    format!("optimizer `{}` has no argument `{name}`; it has {}", call.name, known.join(", "));
+                return Err(Error::Setting(message));
+            }
+            let number = value.as_number().ok_or_else(|| self.wrong(&key, "a number", &format!("`{value}`")))?;
+            arguments.insert(name.to_owned(), number);
         }
-        let clip = match self.get("clip") {
-            None => None,
-            Some(_) => Some(self.number("clip", 0.0, f64::MIN_POSITIVE, f64::INFINITY)?),
-        };
+        let clip = self.value("clip").and_then(Value::as_number);
         Ok(OptimizerSettings { rule: call.name, arguments, clip })
     }
-    fn weights(&self) -> Result<Vec<(String, Weight)>> {
+    fn weights(&self) -> Vec<(String, Weight)> {
         let mut out: Vec<(String, Weight)> = Vec::new();
         for (key, _) in &self.entries {
             let Some(rest) = key.strip_prefix("weights.") else { continue };
@@ -316,25 +355,16 @@ impl Flat {
             });
             let weight = &mut out[at].1;
             match field {
-                "peak" => weight.peak = self.number(key, 1.0, f64::NEG_INFINITY, f64::INFINITY)?,
-                "warmup_epochs" => weight.warmup_epochs = self.number(key, 0.0, 0.0, f64::INFINITY)?,
-                "decay" => {
-                    weight.decay = match self.word(key)?.as_deref() {
-                        Some("cosine") => Decay::Cosine,
-                        Some("constant") => Decay::Constant,
-                        found => return Err(self.wrong(key, "`cosine` or `constant`", found.unwrap_or("nothing"))),
-                    }
-                }
-                _ => {
-                    let message = "there are `peak`, `warmup_epochs` and `decay`";
-                    return Err(Error::Setting(format!("recipe `{}` has no setting `{key}`; {message}", self.recipe)));
-                }
+                "warmup_epochs" => weight.warmup_epochs = self.number(key, 0.0),
+                "decay" if self.word(key) == Some("cosine") => weight.decay = Decay::Cosine,
+                "decay" => weight.decay = Decay::Constant,
+                _ => weight.peak = self.number(key, 1.0),
             }
         }
         if out.is_empty() {
             out.push(("loss".to_owned(), Weight::constant(1.0)));
         }
-        Ok(out)
+        out
     }
 }
 

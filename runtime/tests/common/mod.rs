@@ -1,6 +1,8 @@
 //! A small model, a small data set of bright rows, and runs on them.
 #![allow(dead_code)] // every test file uses its part of it
 
+pub mod torch;
+
 use foveate_compiler::check::Value;
 use foveate_runtime::checkpoint::{Checkpoint, latest};
 use foveate_runtime::device::Device;

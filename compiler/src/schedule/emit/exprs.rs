@@ -4,7 +4,7 @@ use super::indices::Position;
 use super::{Scope, Speculation, stored_elem};
 use crate::ir::expr::mix;
 use crate::ir::index::Sizes;
-use crate::ir::{BinaryOp, Bounds, Elem, Expr, Index, Node, Pred, Reduction, TensorId, UnaryOp};
+use crate::ir::{Atom, BinaryOp, Bounds, Elem, Expr, Index, Node, Pred, Reduction, TensorId, UnaryOp};
 use crate::loops::{Op, Stmt, Type, ValueId};
 
 impl Scope<'_> {
@@ -63,7 +63,9 @@ impl Scope<'_> {
                 let conds: Vec<ValueId> = exprs.iter().map(|e| self.test(pred(&e.node))).collect();
                 let was = self.speculative;
                 self.speculative = conds.iter().fold(was, |worst, &c| worst.max(self.doubt(c)));
-                let (yes, no) = (self.eval_many(&children(first)), self.eval_many(&children(second)));
+                let (yes, no) = self.under(exprs.iter().map(|e| pred(&e.node)), |s| {
+                    (s.eval_many(&children(first)), s.eval_many(&children(second)))
+                });
                 self.speculative = was;
                 (0..exprs.len()).map(|i| self.select(conds[i], yes[i], no[i])).collect()
             }
@@ -72,7 +74,8 @@ impl Scope<'_> {
             Node::Read { .. } => exprs.iter().map(|e| self.read(e)).collect(),
             Node::Random { .. } => exprs.iter().map(|e| self.random(e)).collect(),
             Node::Reduce(_) => {
-                if let Some(known) = self.blocks.iter().rev().find_map(|open| open.reductions.get(exprs)) {
+                let key = (exprs.to_vec(), self.doubtful.clone());
+                if let Some(known) = self.blocks.iter().rev().find_map(|open| open.reductions.get(&key)) {
                     return known.clone();
                 }
                 let reductions: Vec<&Reduction> = exprs
@@ -82,8 +85,8 @@ impl Scope<'_> {
                         _ => unreachable!("points have the same form"),
                     })
                     .collect();
-                let values = self.reduce(&reductions);
-                self.blocks.last_mut().expect("an open block").reductions.insert(exprs.to_vec(), values.clone());
+                let values = self.over(reductions[0].vars.clone(), |s| s.reduce(&reductions));
+                self.blocks.last_mut().expect("an open block").reductions.insert(key, values.clone());
                 values
             }
         }
@@ -194,7 +197,7 @@ impl Scope<'_> {
             let ty = self.kernel.locals[local.0 as usize].ty;
             self.op(Op::LoadLocal { local, index }, ty)
         } else {
-            self.load(*tensor, &address, doubt, len, elem)
+            self.under([&guard], |s| s.load(*tensor, &address, doubt, len, elem))
         };
         if guard == Pred::True {
             return value;
@@ -219,7 +222,13 @@ impl Scope<'_> {
         let stored = stored_elem(self.view.elem(tensor));
         let lanes = self.lanes;
         let checked = doubt != Speculation::None;
-        let value = match self.position(address) {
+        let kept = if doubt == Speculation::Whole { self.kept_inside(address, len) } else { None };
+        let checked = checked && kept.is_none();
+        let position = match kept {
+            Some(position) => position,
+            None => self.position(address),
+        };
+        let value = match position {
             Position::Uniform(index) => {
                 let index = if checked { self.clamp_address(index, len - 1) } else { index };
                 self.op(Op::Load { buffer, index }, Type { elem: stored, lanes: 1 })
@@ -238,6 +247,34 @@ impl Scope<'_> {
             }
         };
         self.cast(value, elem)
+    }
+
+    /// The position of an address whose guards hold in all lanes or in none, moved inside where they do not: only the part that the guards
+    /// depend on is, so that it leaves the loops over everything else. `None` if the rest alone may be outside.
+    fn kept_inside(&mut self, address: &Index, len: i64) -> Option<Position> {
+        let mut own = Index::default();
+        for (atom, c) in &address.terms {
+            match atom {
+                Atom::Var(v) if *c > 0 && self.whole.contains(v) && !self.doubtful.contains(v) => {
+                    own.add_term(atom.clone(), *c)
+                }
+                _ => {}
+            }
+        }
+        // The range counts every lane.
+        let (_, most) = own.range(self)?;
+        let last = len - 1 - most;
+        let guarded = address.sub(&own);
+        if last < 0 || own.terms.is_empty() {
+            return None;
+        }
+        let Position::Uniform(v) = self.position(&guarded) else { return None };
+        let inside = self.clamp_address(v, last);
+        Some(match self.position(&own) {
+            Position::Uniform(at) => Position::Uniform(self.int_op(BinaryOp::Add, inside, at)),
+            Position::Strided(at, 1) => Position::Strided(self.int_op(BinaryOp::Add, inside, at), 1),
+            _ => return None,
+        })
     }
 
     fn clamp_address(&mut self, index: ValueId, last: i64) -> ValueId {
@@ -275,6 +312,33 @@ impl Scope<'_> {
         let ty = self.kernel.locals[local.0 as usize].ty;
         let value = if ty.lanes > 1 { self.widen(value) } else { value };
         self.push(Stmt::StoreLocal { local, index, value });
+    }
+
+    /// Stores a vector at a position of a local array.
+    pub fn store_local_at(&mut self, tensor: TensorId, index: ValueId, value: ValueId) {
+        self.push(Stmt::StoreLocal { local: self.locals[&tensor], index, value });
+    }
+
+    /// The vector at a position of a local array.
+    pub fn load_local_at(&mut self, tensor: TensorId, index: ValueId) -> ValueId {
+        let local = self.locals[&tensor];
+        let ty = self.kernel.locals[local.0 as usize].ty;
+        self.op(Op::LoadLocal { local, index }, ty)
+    }
+
+    /// One lane of a local array, counted over all its vectors.
+    pub fn load_lane(&mut self, tensor: TensorId, index: ValueId) -> ValueId {
+        let local = self.locals[&tensor];
+        let ty = self.kernel.locals[local.0 as usize].ty;
+        self.op(Op::LoadLane { local, index }, Type { lanes: 1, ..ty })
+    }
+
+    /// The value of an index that is the same in every lane.
+    pub fn uniform(&mut self, index: &Index) -> ValueId {
+        match self.position(index) {
+            Position::Uniform(v) => v,
+            _ => unreachable!("a position in a local array is the same in every lane"),
+        }
     }
 
     /// The counter-based hash of [`crate::ir::expr::random`].

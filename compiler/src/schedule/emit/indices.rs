@@ -165,8 +165,8 @@ impl Scope<'_> {
     fn join(&mut self, preds: &[Pred], op: BinaryOp, empty: f64) -> ValueId {
         let mut out = None;
         let was = self.speculative;
-        for p in preds {
-            let v = self.test(p);
+        for (n, p) in preds.iter().enumerate() {
+            let v = self.under(&preds[..n], |s| s.test(p));
             out = Some(match out {
                 Some(sum) => self.binary(op, sum, v),
                 None => v,

@@ -12,7 +12,7 @@ mod reduce;
 pub(super) use reduce::combine;
 
 use super::expand::View;
-use crate::ir::{BinaryOp, Elem, Expr, TensorId, VarId, index::Sizes};
+use crate::ir::{BinaryOp, Elem, Expr, Pred, TensorId, VarId, index::Sizes};
 use crate::loops::{Block, Buffer, BufferId, Kernel, Local, LocalId, Op, RegId, Stmt, Type, ValueId};
 use std::collections::{HashMap, HashSet};
 
@@ -52,6 +52,10 @@ pub struct Scope<'a> {
     blocks: Vec<Open>,
     /// How far addresses may be outside because a guard above is not branched on.
     speculative: Speculation,
+    /// Variables in the guards above, and those whose loops may end early.
+    doubtful: Vec<VarId>,
+    /// Variables of open loops that take all their values, one at a time.
+    whole: Vec<VarId>,
 }
 
 /// What is known of the guards above an expression that is evaluated whether they hold or not.
@@ -70,7 +74,8 @@ enum Speculation {
 struct Open {
     block: Block,
     ops: HashMap<(Op, Type), ValueId>,
-    reductions: HashMap<Vec<Expr>, Vec<ValueId>>,
+    /// By the variables in the guards above, which addresses may rely on.
+    reductions: HashMap<(Vec<Expr>, Vec<VarId>), Vec<ValueId>>,
 }
 
 pub(crate) const I32: Type = Type { elem: Elem::I32, lanes: 1 };
@@ -105,6 +110,8 @@ impl<'a> Scope<'a> {
             ints: HashMap::new(),
             blocks: vec![Open::default()],
             speculative: Speculation::None,
+            doubtful: Vec::new(),
+            whole: Vec::new(),
         }
     }
 
@@ -298,6 +305,36 @@ impl<'a> Scope<'a> {
         self.bind(var, id);
         let (body, ()) = self.block(f);
         self.push(Stmt::For { var: id, lo, hi, body });
+    }
+
+    /// `for var in 0..end`.
+    pub fn for_until(&mut self, var: VarId, end: ValueId, f: impl FnOnce(&mut Self)) {
+        let lo = self.int(0);
+        let id = ValueId(self.kernel.values.len() as u32);
+        self.kernel.values.push(I32);
+        self.bind(var, id);
+        self.doubtful.push(var);
+        let (body, ()) = self.block(f);
+        self.doubtful.pop();
+        self.push(Stmt::For { var: id, lo, hi: end, body });
+    }
+
+    /// Emits the loops of these variables, each of which takes all its values.
+    pub fn over<R>(&mut self, vars: impl IntoIterator<Item = VarId>, f: impl FnOnce(&mut Self) -> R) -> R {
+        let before = self.whole.len();
+        self.whole.extend(vars);
+        let result = f(self);
+        self.whole.truncate(before);
+        result
+    }
+
+    /// Emits under conditions of these predicates, of which some may not hold.
+    fn under<'p, R>(&mut self, preds: impl IntoIterator<Item = &'p Pred>, f: impl FnOnce(&mut Self) -> R) -> R {
+        let before = self.doubtful.len();
+        preds.into_iter().for_each(|p| p.visit_vars(&mut |v| self.doubtful.push(v)));
+        let result = f(self);
+        self.doubtful.truncate(before);
+        result
     }
 
     /// `count` times, with a counter that is no variable.

@@ -161,10 +161,10 @@ impl Scope<'_> {
         let same = points.iter().all(|p| p.guard == *guard);
         if same && *guard != Pred::True && !self.pred_varies(guard) {
             let cond = self.test(guard);
-            let (then, ()) = self.block(|s| s.accumulate(points, regs, wheres, true));
+            let (then, ()) = self.under([guard], |s| s.block(|s| s.accumulate(points, regs, wheres, true)));
             self.push(Stmt::If { cond, then, otherwise: Vec::new() });
         } else {
-            self.accumulate(points, regs, wheres, false);
+            self.under(points.iter().map(|p| &p.guard), |s| s.accumulate(points, regs, wheres, false));
         }
     }
 

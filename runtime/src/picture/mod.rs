@@ -1,27 +1,41 @@
 //! Pictures: photographs read and cut to a model's size, and pixels written as PNG.
 
+mod resize;
+pub mod text;
+
 use crate::checkpoint::atomic;
 use crate::error::{Error, Result};
-use image::imageops::FilterType;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
+pub use resize::{Part, resize};
 use std::io::Cursor;
 use std::path::Path;
 
-/// Longest side of a photograph that is read, and the most memory that decoding one may take.
+/// Longest side of a photograph that is read.
 const LONGEST: u32 = 20_000;
-const DECODING: u64 = 1 << 30;
+/// Most bytes of its pixels as they come out of the file: 178 million pixels of three bytes.
+const DECODED: u64 = 512 << 20;
 
-/// Reads a JPEG or PNG, upright as its metadata says.
+/// Reads a JPEG or PNG, upright as its metadata says. Its size is checked before anything is decoded.
 pub fn read(path: &Path) -> Result<RgbImage> {
-    let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    decode(path, &std::fs::read(path).map_err(Error::io("read", path))?)
+}
+
+/// The image in a file's content; `path` is only for errors.
+pub fn decode(path: &Path, bytes: &[u8]) -> Result<RgbImage> {
     let bad = |e: image::ImageError| Error::file(path, format!("expected a JPEG or PNG image: {e}"));
-    let mut reader = ImageReader::new(Cursor::new(&bytes)).with_guessed_format().map_err(Error::io("read", path))?;
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(Error::io("read", path))?;
     let mut limits = Limits::default();
-    (limits.max_image_width, limits.max_image_height, limits.max_alloc) =
-        (Some(LONGEST), Some(LONGEST), Some(DECODING));
+    (limits.max_image_width, limits.max_image_height, limits.max_alloc) = (Some(LONGEST), Some(LONGEST), Some(DECODED));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(bad)?;
+    let ((width, height), needed) = (decoder.dimensions(), decoder.total_bytes());
+    if needed > DECODED {
+        return Err(Error::file(
+            path,
+            format!("an image of {width} x {height} pixels takes {needed} bytes; at most {DECODED} are read"),
+        ));
+    }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(bad)?;
     image.apply_orientation(orientation);
@@ -29,14 +43,24 @@ pub fn read(path: &Path) -> Result<RgbImage> {
 }
 
 /// The middle of a picture as models are evaluated: the shorter side resized to `1 / crop` of the wanted one by cubic convolution, then the
-/// middle `rows x cols` cut out.
+/// middle `rows x cols` cut out, rounded as torchvision's `Resize` and `CenterCrop` do. `crop` lies in (0, 1].
+///
+/// Only what is cut out is computed, so that a picture of extreme proportions takes no more memory than another.
 pub fn middle(image: &RgbImage, rows: u32, cols: u32, crop: f64) -> RgbImage {
-    let (width, height) = (f64::from(image.width()), f64::from(image.height()));
-    let scale = (f64::from(cols) / width).max(f64::from(rows) / height) / crop;
-    let side = |length: f64, least: u32| ((length * scale).round() as u32).max(least);
-    let (width, height) = (side(width, cols), side(height, rows));
-    let resized = image::imageops::resize(image, width, height, FilterType::CatmullRom);
-    image::imageops::crop_imm(&resized, (width - cols) / 2, (height - rows) / 2, cols, rows).to_image()
+    let (width, height) = image.dimensions();
+    let scaled = |side: u32| (f64::from(side) / crop) as u64; // rounded down
+    let other = |side: u64, long: u32, short: u32| side * u64::from(long) / u64::from(short);
+    // Which side is the shorter one, compared with what is wanted of it.
+    let (w, h) = if u64::from(width) * u64::from(rows) <= u64::from(height) * u64::from(cols) {
+        (scaled(cols), other(scaled(cols), height, width))
+    } else {
+        (other(scaled(rows), width, height), scaled(rows))
+    };
+    let fit = |side: u64, least: u32| u32::try_from(side).unwrap_or(u32::MAX).max(least);
+    let (w, h) = (fit(w, cols), fit(h, rows));
+    let start = |side: u32, part: u32| (f64::from(side - part) / 2.0).round_ties_even() as u32;
+    let cut = Part { x: start(w, cols), y: start(h, rows), width: cols, height: rows };
+    resize(image, Part::whole(width, height), (w, h), cut)
 }
 
 /// Pixels as a model takes them: `channels` planes (1: luminance, 3: red, green, blue) of values in 0 to 1, less the mean, over the deviation.
@@ -113,6 +137,36 @@ mod tests {
     }
 
     #[test]
+    fn sides_are_rounded_as_torchvision_does() {
+        // The left and upper ends of what is cut out, by a ramp over columns and rows; torchvision: Resize(256), CenterCrop(224).
+        for ((width, height), (w, h), (left, top)) in [
+            ((500, 375), (341, 256), (58, 16)), // 341.33; 58.5 to the even number
+            ((375, 500), (256, 341), (16, 58)),
+            ((333, 499), (256, 383), (16, 80)), // 383.6; 79.5 to the even number
+            ((224, 224), (256, 256), (16, 16)),
+        ] {
+            let image =
+                RgbImage::from_fn(width, height, |x, y| Rgb([(x % 256) as u8, (y % 256) as u8, (x / 2 + y / 2) as u8]));
+            let whole = resize(&image, Part::whole(width, height), (w, h), Part::whole(w, h));
+            let expected = image::imageops::crop_imm(&whole, left, top, 224, 224).to_image();
+            assert!(middle(&image, 224, 224, 0.875) == expected, "{width} x {height}");
+        }
+        // No crop, and sides that are not alike.
+        let image = RgbImage::from_pixel(30, 20, Rgb([7, 8, 9]));
+        assert_eq!(middle(&image, 20, 30, 1.0), image);
+        assert_eq!(middle(&image, 9, 40, 0.7).dimensions(), (40, 9));
+        assert_eq!(middle(&image, 1, 1, 1e-9).dimensions(), (1, 1));
+    }
+
+    #[test]
+    fn extreme_proportions_are_fine() {
+        for (width, height) in [(1, 20_000), (20_000, 1), (1, 1)] {
+            let cut = middle(&RgbImage::from_pixel(width, height, Rgb([9; 3])), 224, 224, 0.875);
+            assert!(cut.dimensions() == (224, 224) && cut.pixels().all(|p| *p == Rgb([9; 3])));
+        }
+    }
+
+    #[test]
     fn pictures_come_back_and_other_files_are_refused() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let path = dir.path().join("p.png");
@@ -129,11 +183,23 @@ mod tests {
 
     #[test]
     fn pictures_larger_than_memory_are_refused() {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let path = dir.path().join("bomb.png");
-        let mut png = png(&RgbImage::new(1, 1));
-        png[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]); // 65,536 x 65,536 pixels
-        std::fs::write(&path, png).expect("writable");
-        assert!(read(&path).is_err());
+        let png = png(&RgbImage::new(1, 1));
+        let said = |width: u32, height: u32, depth: [u8; 2]| {
+            let mut bomb = png.clone();
+            bomb[16..20].copy_from_slice(&width.to_be_bytes());
+            bomb[20..24].copy_from_slice(&height.to_be_bytes());
+            bomb[24..26].copy_from_slice(&depth);
+            // The checksum, which the decoder looks at.
+            let mut crc = flate2::Crc::new();
+            crc.update(&bomb[12..29]);
+            bomb[29..33].copy_from_slice(&crc.sum().to_be_bytes());
+            decode(Path::new("bomb.png"), &bomb).unwrap_err().to_string()
+        };
+        assert!(said(65_536, 65_536, [8, 2]).contains("bomb.png: expected a JPEG or PNG image"));
+        let message = said(14_000, 14_000, [16, 6]);
+        assert!(
+            message.contains("an image of 14000 x 14000 pixels takes 1568000000 bytes; at most 536870912 are read"),
+            "{message}"
+        );
     }
 }

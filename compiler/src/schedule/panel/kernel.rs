@@ -1,0 +1,372 @@
+//! The kernel of a contraction: what an item keeps in local arrays, and its loops.
+
+use super::{Chunks, Contraction, WRITTEN_OUT};
+use crate::ir::index::Sizes;
+use crate::ir::{BinaryOp, Bounds, Clause, Expr, Index, Node, Pred, TensorId, VarId, atom};
+use crate::loops::{Kernel, Op, RegId, Stmt, Type, ValueId};
+use crate::schedule::emit::{Scope, stored_elem};
+use crate::schedule::expand::View;
+use crate::schedule::tile::Place;
+
+/// A contraction with all that was decided about its kernel.
+pub(super) struct Emitter {
+    pub parts: Contraction,
+    pub chunks: Chunks,
+    /// The lane variables, flattened row-major.
+    pub group: Vec<VarId>,
+    /// Result variables that the panel depends on.
+    pub fixed: Vec<VarId>,
+    /// Result variables that it does not depend on, the unrolled one apart.
+    pub free: Vec<VarId>,
+    /// Elements along the lanes.
+    pub size: usize,
+    pub width: usize,
+    pub vectors: usize,
+    pub unroll: usize,
+    /// Register tiles of a panel, over all items.
+    pub tiles: usize,
+    /// Register tiles an item.
+    pub each: usize,
+    /// How many elements along the unrolled variable an item takes along, if it does.
+    pub rows: Option<usize>,
+}
+
+/// What an item holds of the factor that belongs to the unrolled variable.
+enum Own {
+    /// Nothing: its elements are read where they are needed, an expression for each step. If all conditions in them hold, the second ones serve.
+    Read(Vec<Expr>, Option<(Pred, Vec<Expr>)>),
+    /// Rows of so many elements, in a local array.
+    Held(TensorId, usize),
+}
+
+/// The variables of a chunk's points with how often their loops run: a number, or a value where the last block is shorter.
+type Loops = Vec<(VarId, usize, Option<ValueId>)>;
+
+impl Emitter {
+    /// The kernel and its tensors, in buffer order.
+    pub fn emit(&self, view: &mut View<'_>, tensor: TensorId, clause: &Clause) -> (Kernel, Vec<TensorId>) {
+        let Emitter { parts, chunks, vectors, unroll, width, .. } = self;
+        let (vectors, unroll, width) = (*vectors, *unroll, *width);
+        let span = width * vectors;
+        let lane = view.var("lane", self.size - (vectors - 1) * width);
+        view.aligned_lane = self.size.is_multiple_of(span).then_some(lane);
+        let long = view.size_of(parts.unrolled) as usize;
+        let base = view.var("tile", long - unroll + 1);
+        let split = chunks.split.map(|(v, block, blocks)| {
+            (v, block, view.var("block", blocks), view.var(&view.function.var(v).name.clone(), block))
+        });
+        let panel_tensor = local_array(view, "panel", chunks.points * vectors);
+        let across = view.var("across", long - width + 1);
+        let rows = self.rows.map(|span| (span, local_array(view, "rows", chunks.points * span / width)));
+        let sums_tensor = (!chunks.whole()).then(|| local_array(view, "sums", self.each * unroll * vectors));
+
+        // Expressions at vector `m` and unrolled step `n`, over kernel variables.
+        let place = Place { lane: Some(lane), group: &self.group, width, unrolled: Some((parts.unrolled, base)) };
+        let chunked = |view: &View<'_>, e: &Expr| match split {
+            Some((v, block, number, within)) => {
+                let at = Index::from(number).scale(block as i64).add(&within.into());
+                e.subst_vars(&|w| (w == v).then(|| at.clone()), view)
+            }
+            None => e.clone(),
+        };
+        let at = |view: &View<'_>, e: &Expr, m: usize, n: usize| {
+            let map = place.at(view, m, n);
+            e.subst_vars(&|v| map.get(&v).cloned(), view)
+        };
+        let panel: Vec<Expr> = (0..vectors).map(|m| chunked(view, &at(view, &parts.panel, m, 0))).collect();
+        let own = match rows {
+            Some((span, held)) => Own::Held(held, span),
+            None => {
+                let steps: Vec<Expr> = (0..unroll).map(|n| chunked(view, &at(view, &parts.own, 0, n))).collect();
+                let plain = self.unconditional(view, &steps);
+                Own::Read(steps, plain)
+            }
+        };
+        let row = parts.own.subst_vars(&|v| (v == parts.unrolled).then(|| across.into()), view);
+        let row = chunked(view, &row);
+        let mut results = Vec::new();
+        for n in 0..unroll {
+            for m in 0..vectors {
+                let map = place.at(view, m, n);
+                let f = |v: VarId| map.get(&v).cloned();
+                let to: Vec<Index> = clause.at.iter().map(|i| i.subst(&f, view)).collect();
+                results.push((parts.around.subst_vars(&f, view), to));
+            }
+        }
+        let name = view.name(tensor);
+        let view = &*view;
+        let mut s = Scope::new(name, view, width as u8);
+        s.lane_var = Some(lane);
+        let lane_tiles = self.size.div_ceil(span);
+        let parts_of_panel = match self.rows {
+            Some(span) => long.div_ceil(span),
+            None => self.tiles.div_ceil(self.each),
+        };
+        let fixed_items: usize = self.fixed.iter().map(|&v| view.size_of(v) as usize).product();
+        s.kernel.items = (lane_tiles * fixed_items * parts_of_panel) as u32;
+        // Panels one after the other, so that what the tiles read stays near.
+        let item = s.item();
+        let (number, mut rest) = s.split_item(item, lane_tiles);
+        let start = s.tile_start(number, span, self.size);
+        s.bind(lane, start);
+        for &v in self.fixed.iter().rev() {
+            let (value, left) = s.split_item(rest, view.size_of(v) as usize);
+            s.bind(v, value);
+            rest = left;
+        }
+        let first = match self.rows {
+            Some(span) => s.tile_start(rest, span, long),
+            None => s.tile_start(rest, self.each, self.tiles),
+        };
+
+        let vector = Type { elem: stored_elem(parts.own.elem), lanes: width as u8 };
+        s.local(panel_tensor, vector);
+        if let Some((_, held)) = rows {
+            s.local(held, vector);
+        }
+        if let Some(t) = sums_tensor {
+            s.local(t, vector);
+            let zero = self.zero(&mut s, vector);
+            s.count(self.each * unroll * vectors, |s, at| s.store_local_at(t, at, zero));
+        }
+        let mut loops: Loops = Vec::new();
+        chunks.outer.iter().for_each(|&v| loops.push((v, view.size_of(v) as usize, None)));
+        if let Some((.., number, _)) = split {
+            loops.push((number, view.size_of(number) as usize, None));
+        }
+        let exact: Vec<VarId> = chunks.outer.iter().chain(&chunks.inner).copied().collect();
+        s.over(exact, |s| {
+            nest(s, &loops, &mut |s| {
+                let mut inside: Loops = Vec::new();
+                if let Some((v, block, number, within)) = split {
+                    inside.push((within, block, self.shorter(s, v, block, number)));
+                }
+                chunks.inner.iter().for_each(|&v| inside.push((v, view.size_of(v) as usize, None)));
+                nest(s, &inside, &mut |s| {
+                    let values = s.eval_many(&panel);
+                    let at = self.point(&inside);
+                    for (m, value) in values.into_iter().enumerate() {
+                        s.store_local(panel_tensor, &[at.scale(vectors as i64).plus(m as i64)], value);
+                    }
+                });
+                if let Some((span, held)) = rows {
+                    s.lane_var = Some(across);
+                    nest(s, &inside, &mut |s| {
+                        let at = self.point(&inside).scale((span / width) as i64);
+                        for n in 0..span / width {
+                            let ahead = s.int((n * width) as i64);
+                            let start = s.int_op(BinaryOp::Add, first, ahead);
+                            s.bind(across, start);
+                            let value = s.eval(&row);
+                            s.store_local(held, &[at.plus(n as i64)], value);
+                        }
+                    });
+                    s.lane_var = Some(lane);
+                }
+                s.count(self.each, |s, counter| {
+                    let ahead = self.bind_tile(s, first, counter, base, long);
+                    let offset = s.int((unroll * vectors) as i64);
+                    let offset = s.int_op(BinaryOp::Mul, counter, offset);
+                    let mut regs = Vec::new();
+                    for n in 0..unroll * vectors {
+                        let value = match sums_tensor {
+                            Some(t) => {
+                                let n = s.int(n as i64);
+                                let at = s.int_op(BinaryOp::Add, offset, n);
+                                s.load_local_at(t, at)
+                            }
+                            None => self.zero(s, vector),
+                        };
+                        regs.push(s.reg(value));
+                    }
+                    let (outer, last) = inside.split_at(inside.len() - 1);
+                    let point = self.point(&inside);
+                    nest(s, outer, &mut |s| match &own {
+                        Own::Held(held, span) => nest(s, last, &mut |s| {
+                            let row = s.uniform(&point.scale(*span as i64));
+                            let row = s.int_op(BinaryOp::Add, row, ahead);
+                            let mut element = |s: &mut Scope<'_>, n: usize| {
+                                let step = s.int(n as i64);
+                                let at = s.int_op(BinaryOp::Add, row, step);
+                                s.load_lane(*held, at)
+                            };
+                            self.multiply_add(s, panel_tensor, &point, &mut element, &regs);
+                        }),
+                        Own::Read(steps, plain) => {
+                            let sums = |s: &mut Scope<'_>, steps: &[Expr]| {
+                                nest(s, last, &mut |s| {
+                                    let mut element = |s: &mut Scope<'_>, n: usize| s.eval(&steps[n]);
+                                    self.multiply_add(s, panel_tensor, &point, &mut element, &regs);
+                                })
+                            };
+                            match plain {
+                                None => sums(s, steps),
+                                Some((pred, plain)) => {
+                                    let cond = s.test(pred);
+                                    let (then, ()) = s.block(|s| sums(s, plain));
+                                    let (otherwise, ()) = s.block(|s| sums(s, steps));
+                                    s.push(Stmt::If { cond, then, otherwise });
+                                }
+                            }
+                        }
+                    });
+                    match sums_tensor {
+                        Some(t) => {
+                            for (n, &reg) in regs.iter().enumerate() {
+                                let n = s.int(n as i64);
+                                let at = s.int_op(BinaryOp::Add, offset, n);
+                                let value = s.op(Op::Get(reg), vector);
+                                s.store_local_at(t, at, value);
+                            }
+                        }
+                        None => {
+                            for (&reg, result) in regs.iter().zip(&results) {
+                                let value = s.op(Op::Get(reg), vector);
+                                self.finish(s, tensor, value, result);
+                            }
+                        }
+                    }
+                });
+            })
+        });
+        if let Some(t) = sums_tensor {
+            s.count(self.each, |s, counter| {
+                self.bind_tile(s, first, counter, base, long);
+                let offset = s.int((unroll * vectors) as i64);
+                let offset = s.int_op(BinaryOp::Mul, counter, offset);
+                for (n, result) in results.iter().enumerate() {
+                    let n = s.int(n as i64);
+                    let at = s.int_op(BinaryOp::Add, offset, n);
+                    let value = s.load_local_at(t, at);
+                    self.finish(s, tensor, value, result);
+                }
+            });
+        }
+        s.finish()
+    }
+
+    fn zero(&self, s: &mut Scope<'_>, vector: Type) -> ValueId {
+        let zero = s.op(Op::Const(0f64.to_bits()), Type { lanes: 1, ..vector });
+        s.widen(zero)
+    }
+
+    /// How many points of the block there are, if not all blocks have the same number.
+    fn shorter(&self, s: &mut Scope<'_>, v: VarId, block: usize, number: VarId) -> Option<ValueId> {
+        let size = s.view.size_of(v);
+        if size % block as i64 == 0 {
+            return None;
+        }
+        let (size, block) = (s.int(size), s.int(block as i64));
+        let start = s.int_op(BinaryOp::Mul, s.value_of(number), block);
+        let left = s.int_op(BinaryOp::Sub, size, start);
+        Some(s.int_op(BinaryOp::Min, left, block))
+    }
+
+    /// The number of a chunk's point.
+    fn point(&self, inside: &Loops) -> Index {
+        inside.iter().fold(Index::default(), |sum, (v, size, _)| sum.scale(*size as i64).add(&(*v).into()))
+    }
+
+    /// Binds the variables of a register tile; gives how far into the rows that are held it begins.
+    fn bind_tile(&self, s: &mut Scope<'_>, first: ValueId, counter: ValueId, base: VarId, long: usize) -> ValueId {
+        if let Some(span) = self.rows {
+            let ahead = s.tile_start(counter, self.unroll, span);
+            let start = s.int_op(BinaryOp::Add, first, ahead);
+            s.bind(base, start);
+            return ahead;
+        }
+        let number = s.int_op(BinaryOp::Add, first, counter);
+        let (tile, mut rest) = s.split_item(number, long.div_ceil(self.unroll));
+        let start = s.tile_start(tile, self.unroll, long);
+        s.bind(base, start);
+        for &v in self.free.iter().rev() {
+            let (value, left) = s.split_item(rest, s.view.size_of(v) as usize);
+            s.bind(v, value);
+            rest = left;
+        }
+        s.int(0)
+    }
+
+    /// The steps without the conditions in them, and those: conditions that stay the same in the innermost loop are better decided outside it.
+    fn unconditional(&self, view: &View<'_>, steps: &[Expr]) -> Option<(Pred, Vec<Expr>)> {
+        let innermost = match (self.chunks.inner.last(), self.chunks.split) {
+            (Some(&v), _) => v,
+            _ => return None,
+        };
+        let mut conditions = Vec::new();
+        let plain = steps.iter().map(|e| assume(view, e, &mut conditions)).collect();
+        let pred = Pred::and(conditions);
+        (pred != Pred::True && !pred.uses(innermost)).then_some((pred, plain))
+    }
+
+    /// One point of the sum, for all sums of a tile. `own` gives the other factor at a step.
+    fn multiply_add(
+        &self,
+        s: &mut Scope<'_>,
+        panel: TensorId,
+        point: &Index,
+        own: &mut dyn FnMut(&mut Scope<'_>, usize) -> ValueId,
+        regs: &[RegId],
+    ) {
+        let vector = s.kernel.regs[regs[0].0 as usize];
+        let read = |m: usize| {
+            let at = point.scale(self.vectors as i64).plus(m as i64);
+            Expr::read(self.parts.panel.elem, panel, vec![at])
+        };
+        let right: Vec<ValueId> = (0..self.vectors).map(|m| s.eval(&read(m))).collect();
+        for n in 0..self.unroll {
+            let left = own(s, n);
+            for (m, &right) in right.iter().enumerate() {
+                let reg = regs[n * self.vectors + m];
+                let sum = s.op(Op::Get(reg), vector);
+                let sum = s.fma(left, right, sum);
+                s.push(Stmt::Set(reg, sum));
+            }
+        }
+    }
+
+    /// What is around the sum, stored.
+    fn finish(&self, s: &mut Scope<'_>, tensor: TensorId, sum: ValueId, (around, to): &(Expr, Vec<Index>)) {
+        s.pin(self.parts.sum, sum);
+        let value = s.eval(around);
+        s.store(tensor, to, value);
+    }
+}
+
+/// The expression where all its conditions hold, which are listed: selects take the first branch, reads are inside.
+fn assume(view: &View<'_>, e: &Expr, conditions: &mut Vec<Pred>) -> Expr {
+    match &*e.node {
+        Node::Select(p, a, _) => {
+            conditions.push(p.clone());
+            assume(view, a, conditions)
+        }
+        Node::Read { tensor, at, bounds: Bounds::Zero } => {
+            let shape = view.shape(*tensor);
+            conditions.extend(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, view)));
+            Expr::new(e.elem, Node::Read { tensor: *tensor, at: at.clone(), bounds: Bounds::Inside })
+        }
+        _ => e.map_children(&mut |c| assume(view, c, conditions)),
+    }
+}
+
+/// Nested loops; a short innermost one is written out.
+fn nest(s: &mut Scope<'_>, loops: &[(VarId, usize, Option<ValueId>)], f: &mut dyn FnMut(&mut Scope<'_>)) {
+    match loops {
+        [] => f(s),
+        [(v, size, None)] if *size as i64 <= WRITTEN_OUT => {
+            for n in 0..*size {
+                let value = s.int(n as i64);
+                s.bind(*v, value);
+                f(s);
+            }
+        }
+        [(v, size, None), rest @ ..] => s.for_loop(*v, *size, |s| nest(s, rest, f)),
+        [(v, _, Some(end)), rest @ ..] => s.for_until(*v, *end, |s| nest(s, rest, f)),
+    }
+}
+
+/// A local array of vectors.
+fn local_array(view: &mut View<'_>, name: &str, len: usize) -> TensorId {
+    let axis = atom(&mut view.axes, name, len);
+    view.function.new_tensor(name, crate::ir::Elem::F32, vec![axis], None)
+}

@@ -1,0 +1,252 @@
+//! The schedule of contractions: sums of products in which one factor belongs to the lanes and the other to an unrolled index.
+//!
+//! A work item goes through many register tiles with one *panel*: the lane factor at all summed points, evaluated once, kept vector by vector in a
+//! local array. Whatever an element of it costs to get (a transposed weight, a padded border, a product of several tensors) is paid once, and the
+//! inner loop reads neighbouring vectors. A sum too long for the local array is done in chunks; between them the tiles keep their sums in a second
+//! local array. The order of the additions is that of the summed indices, whatever the chunks.
+//!
+//! Where the other factor's neighbours along the unrolled variable lie side by side, going down its summed points one element at a time would wait for
+//! memory at each. Then the item takes its part of every row of it along, vector by vector, into a third local array.
+
+mod kernel;
+#[cfg(test)]
+mod tests;
+
+use super::Facts;
+use super::expand::View;
+use super::tile;
+use crate::ir::index::Sizes;
+use crate::ir::{Clause, Expr, Monoid, Node, Pred, Reduction, TensorId, VarId};
+use crate::loops::Kernel;
+use kernel::Emitter;
+
+/// Where a work item has less private memory than this, it is not in a fast cache.
+const LEAST: usize = 32 << 10;
+/// Register tiles that a panel serves at least.
+const TILES: usize = 4;
+/// Bytes of the unrolled factor that an item goes through, so that all panels find them in a cache near the core.
+const NEAR: usize = 1 << 20;
+/// Items a unit, so that units that are slower or come late matter little.
+const ITEMS: usize = 8;
+/// Inner loops of no more steps than this are written out.
+const WRITTEN_OUT: i64 = 8;
+/// The fewest summed points for which a panel is made.
+const POINTS: usize = 8;
+
+/// A sum of products, taken apart.
+struct Contraction {
+    /// The summed variables.
+    vars: Vec<VarId>,
+    /// The product of the factors that the unrolled variable leaves alone.
+    panel: Expr,
+    /// The product of the others, the same in all lanes.
+    own: Expr,
+    /// The unrolled variable.
+    unrolled: VarId,
+    /// The whole body, with a read of `sum` in the sum's place.
+    around: Expr,
+    /// Stands for the finished sum.
+    sum: TensorId,
+}
+
+/// The summed points, in the order in which they are added: chunks, and what is in one.
+struct Chunks {
+    /// Variables that only change between chunks.
+    outer: Vec<VarId>,
+    /// The variable of which a chunk has a block: itself, the block's length, the number of blocks.
+    split: Option<(VarId, usize, usize)>,
+    /// Variables that a chunk has whole.
+    inner: Vec<VarId>,
+    /// Points of a chunk.
+    points: usize,
+}
+
+/// The kernel of a clause whose body is one contraction with something pointwise around it; `None` if it is not, or if panels do not pay.
+pub fn schedule(
+    view: &mut View<'_>,
+    facts: &Facts,
+    tensor: TensorId,
+    clause: &Clause,
+    body: &Expr,
+    lane: VarId,
+) -> Option<(Kernel, Vec<TensorId>)> {
+    if facts.local_bytes < LEAST {
+        return None;
+    }
+    let (group, size) = tile::lane_group(view, facts, clause, lane);
+    let width = tile::pow2(size.min(facts.lanes));
+    let mut parts = recognise(view, clause, body, &group)?;
+    let long = view.size_of(parts.unrolled) as usize;
+    let (vectors, unroll) = tile::register_tile(facts, size, width, long, true);
+    if unroll < 2 {
+        return None;
+    }
+    parts.order(view);
+    let vector_bytes = width * 4;
+    let sums = unroll * vectors * vector_bytes;
+    let chunks = Chunks::new(view, &parts.vars, vectors * vector_bytes, facts.local_bytes)?;
+    let rows = parts.in_rows(view, long, width);
+
+    // Other variables of the result: those that the panel depends on make items, the others more tiles.
+    let others = clause.vars.iter().copied().filter(|v| !group.contains(v) && *v != parts.unrolled);
+    let (fixed, free): (Vec<VarId>, Vec<VarId>) = others.partition(|&v| parts.panel.uses(v));
+    let unroll_tiles = long.div_ceil(unroll);
+    let tiles = free.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * unroll_tiles;
+    let panels = fixed.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * size.div_ceil(width * vectors);
+    let all_points: usize = parts.vars.iter().map(|&v| view.size_of(v) as usize).product();
+    let cost = tile::panel_cost(view, &parts.panel, &group);
+    let least = TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
+    let mut most = (NEAR / (unroll * all_points * 4)).max(least);
+    if !chunks.whole() {
+        most = most.min(facts.local_bytes * 2 / 3 / sums);
+    }
+    let rows = rows && free.is_empty();
+    if rows {
+        // As far as rows fit, and the sums.
+        most = most.min(facts.local_bytes / 3 / chunks.points / unroll);
+    }
+    if tiles < least || most < least {
+        return None;
+    }
+    // Enough items for all units, as long as a panel still serves enough tiles.
+    let wanted = tiles.div_ceil((facts.units * ITEMS).div_ceil(panels));
+    let each = wanted.max(least).min(most).min(tiles);
+    let mut each = tiles.div_ceil(tiles.div_ceil(each));
+    let span = if rows { part_of_row(long, width, each * unroll) } else { 0 };
+    if rows {
+        each = span.div_ceil(unroll);
+    }
+    let rows = rows.then_some(span);
+    let emitter = Emitter { parts, chunks, group, fixed, free, size, width, vectors, unroll, tiles, each, rows };
+    Some(emitter.emit(view, tensor, clause))
+}
+
+/// How much of a row an item takes along: whole vectors, no more than about `most` elements, such that few are taken along twice.
+fn part_of_row(long: usize, width: usize, most: usize) -> usize {
+    let fewest = long.div_ceil(most.next_multiple_of(width));
+    let span = |parts: usize| long.div_ceil(parts).next_multiple_of(width);
+    (fewest..fewest + 4).map(span).min_by_key(|&span| (long.div_ceil(span) * span, usize::MAX - span)).unwrap_or(long)
+}
+
+/// Takes a body apart if it is a contraction for these lanes.
+fn recognise(view: &mut View<'_>, clause: &Clause, body: &Expr, lanes: &[VarId]) -> Option<Contraction> {
+    let mut sums = Vec::new();
+    collect_reductions(body, &mut sums);
+    let [r] = sums.as_slice() else { return None };
+    if r.op != Monoid::Sum || !r.body.elem.is_float() || super::along::has_reduce(&r.body) {
+        return None;
+    }
+    if r.vars.iter().map(|&v| view.size_of(v) as usize).product::<usize>() < POINTS {
+        return None;
+    }
+    let (mut guard, mut product) = (r.guard.clone(), r.body.clone());
+    while let Node::Select(p, value, zero) = &*product.node.clone()
+        && matches!(&*zero.node, Node::Const(0))
+    {
+        guard = Pred::and([guard, p.clone()]);
+        product = value.clone();
+    }
+    let mut factors = Vec::new();
+    super::storage::collect_factors(&product, &mut factors);
+    let in_lanes = |e: &Expr| lanes.iter().any(|&v| e.uses(v));
+    let (mut panel, rest): (Vec<&Expr>, Vec<&Expr>) = factors.into_iter().partition(|f| in_lanes(f));
+    let unrolled = clause.vars.iter().copied().filter(|&v| {
+        let alone = !lanes.contains(&v) && !panel.iter().any(|f| f.uses(v));
+        alone && view.size_of(v) > 1 && rest.iter().any(|f| f.uses(v))
+    });
+    // A long one, and of those the one that goes through memory fastest.
+    let unrolled = unrolled.enumerate().max_by_key(|&(n, v)| (view.size_of(v).min(8), n)).map(|(_, v)| v)?;
+    let (own, neither): (Vec<&Expr>, Vec<&Expr>) = rest.into_iter().partition(|f| f.uses(unrolled));
+    // What belongs to the panel's place in the result anyway is part of it; what changes from tile to tile is not.
+    let free = |v: &VarId| !lanes.contains(v) && !panel.iter().any(|f| f.uses(*v));
+    let between: Vec<VarId> = clause.vars.iter().copied().filter(free).collect();
+    let (others, fixed): (Vec<&Expr>, Vec<&Expr>) =
+        neither.into_iter().partition(|f| between.iter().any(|&v| f.uses(v)));
+    let own: Vec<Expr> = own.into_iter().chain(others).cloned().collect();
+    panel.extend(fixed);
+    let panel: Vec<Expr> = panel.into_iter().cloned().collect();
+    let (mut panel, mut own) = (multiply(panel)?, multiply(own)?);
+    if guard != Pred::True {
+        let varies = lanes.iter().any(|&v| guard.uses(v));
+        if varies && between.iter().any(|&v| guard.uses(v)) {
+            return None;
+        }
+        let target = if varies { &mut panel } else { &mut own };
+        *target = Expr::select(guard, target.clone(), Expr::constant(target.elem, 0.0));
+    }
+    let sum = view.function.new_tensor("sum", r.body.elem, Vec::new(), None);
+    let around = replace_reduction(body, &Expr::read(r.body.elem, sum, Vec::new()));
+    Some(Contraction { vars: r.vars.clone(), panel, own, unrolled, around, sum })
+}
+
+fn collect_reductions(e: &Expr, out: &mut Vec<Reduction>) {
+    match &*e.node {
+        Node::Reduce(r) => out.push(r.clone()),
+        _ => e.for_each_child(&mut |c| collect_reductions(c, out)),
+    }
+}
+
+fn replace_reduction(e: &Expr, by: &Expr) -> Expr {
+    match &*e.node {
+        Node::Reduce(_) => by.clone(),
+        _ => e.map_children(&mut |c| replace_reduction(c, by)),
+    }
+}
+
+fn multiply(factors: Vec<Expr>) -> Option<Expr> {
+    factors.into_iter().reduce(Expr::mul)
+}
+
+impl Contraction {
+    /// Puts the summed variable last along which the other factor goes through memory.
+    fn order(&mut self, view: &View<'_>) {
+        let loads = tile::loads(view, &self.own);
+        let along = |v: &VarId| loads.iter().any(|l| l.runs_along(*v)) && view.size_of(*v) > WRITTEN_OUT;
+        if let Some(n) = self.vars.iter().rposition(along) {
+            let v = self.vars.remove(n);
+            self.vars.push(v);
+        }
+    }
+
+    /// Whether vectors of the other factor can run along the unrolled variable, and its elements at successive points lie apart.
+    fn in_rows(&self, view: &View<'_>, long: usize, width: usize) -> bool {
+        let last = *self.vars.last().expect("a sum of several points has variables");
+        let loads = tile::loads(view, &self.own);
+        let along = loads.iter().all(|l| !l.uses(self.unrolled) || l.runs_along(self.unrolled));
+        let apart = loads.iter().any(|l| l.runs_along(self.unrolled) && l.uses(last) && !l.runs_along(last));
+        along && apart && long.is_multiple_of(width)
+    }
+}
+
+impl Chunks {
+    /// `bytes` a point in `local` bytes of memory; `None` if a chunk would be too short.
+    fn new(view: &View<'_>, vars: &[VarId], bytes: usize, local: usize) -> Option<Chunks> {
+        let size = |v: VarId| view.size_of(v) as usize;
+        let all: usize = vars.iter().map(|&v| size(v)).product();
+        if all * bytes <= local {
+            return Some(Chunks { outer: Vec::new(), split: None, inner: vars.to_vec(), points: all });
+        }
+        // Near enough for every step; the sums and what is taken along lie further away.
+        let room = local / 3 / bytes;
+        let (mut points, mut k) = (1, vars.len());
+        while k > 0 && points * size(vars[k - 1]) <= room {
+            k -= 1;
+            points *= size(vars[k]);
+        }
+        let (mut outer, mut split) = (vars[..k].to_vec(), None);
+        let most = room / points.max(1);
+        if k > 0 && most >= 2 {
+            let v = outer.pop().expect("a variable that does not fit");
+            let blocks = size(v).div_ceil(most);
+            let block = size(v).div_ceil(blocks);
+            split = Some((v, block, size(v).div_ceil(block)));
+            points *= block;
+        }
+        (points >= POINTS * 2).then(|| Chunks { outer, split, inner: vars[k..].to_vec(), points })
+    }
+
+    /// Whether all points are one chunk.
+    fn whole(&self) -> bool {
+        self.outer.is_empty() && self.split.is_none()
+    }
+}

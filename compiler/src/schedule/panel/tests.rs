@@ -1,0 +1,119 @@
+//! Contractions through panels, against the interpreter.
+
+use crate::ir::{BinaryOp, Elem, Expr, Index, Pred, UnaryOp, VarId};
+use crate::loops::Stmt as Loop;
+use crate::schedule::{Facts, schedule};
+use crate::testing::{Make, arguments, check_schedule, rd};
+
+/// Panels of little memory, so that small sums come in chunks too.
+fn facts() -> Facts {
+    Facts { lanes: 16, units: 2, local_bytes: 32 << 10, registers: 29 }
+}
+
+/// Checks the program's schedule on several devices, and that its kernels hold what they read in local arrays, so many of them.
+fn holds(m: Make, arrays: usize) {
+    let program = m.program();
+    let graph = schedule(&program, &facts());
+    let locals: usize = graph.kernels.iter().map(|k| k.locals.len()).sum();
+    assert_eq!(locals, arrays, "{}", graph.kernels.iter().map(|k| k.to_string()).collect::<String>());
+    check_schedule(&program, &arguments(&program));
+}
+
+/// `y[i, j] = act(b[j] + sum(k) x w)`, the operands laid out as asked.
+fn product(n: usize, o: usize, c: usize, down: bool, turned: bool) -> Make {
+    let mut m = Make::new();
+    let x = m.input("x", &if down { [c, n] } else { [n, c] });
+    let (w, b) = (m.param("w", &if turned { [o, c] } else { [c, o] }), m.param("b", &[o]));
+    let (i, j, k) = (m.var(n), m.var(o), m.var(c));
+    let left = if down { rd(x, &[k, i]) } else { rd(x, &[i, k]) };
+    let right = if turned { rd(w, &[j, k]) } else { rd(w, &[k, j]) };
+    let sum = m.def("acc", &[i, j], Expr::sum(vec![k], Pred::True, Expr::mul(left, right)));
+    let shifted = Expr::add(rd(sum, &[i, j]), rd(b, &[j]));
+    let y = m.def("y", &[i, j], Expr::unary(UnaryOp::Tanh, shifted));
+    m.result(y);
+    m
+}
+
+#[test]
+fn products_of_any_layout() {
+    for (n, o, c) in [(61, 50, 33), (64, 48, 32), (47, 100, 9), (113, 17, 40)] {
+        for down in [false, true] {
+            // Rows of whole vectors are held too.
+            holds(product(n, o, c, down, false), if down && n % 16 == 0 { 2 } else { 1 });
+            // Taken apart by the lanes, a panel pays only if it serves many tiles.
+            let turned = product(n, o, c, down, true).program();
+            check_schedule(&turned, &arguments(&turned));
+        }
+    }
+}
+
+#[test]
+fn a_long_sum_comes_in_chunks() {
+    for (n, o, c, down, arrays) in
+        [(70, 64, 1031, true, 2), (64, 96, 777, true, 3), (112, 64, 600, true, 3), (60, 48, 900, false, 2)]
+    {
+        holds(product(n, o, c, down, false), arrays);
+    }
+}
+
+#[test]
+fn a_sum_over_several_variables_comes_in_blocks_of_one() {
+    let (b, r, s, n, o) = (3, 5, 67, 50, 64);
+    let mut m = Make::new();
+    let (x, z) = (m.input("x", &[b, r, s, n]), m.input("z", &[b, r, s, o]));
+    let [i, j, p, q, t] = [n, o, b, r, s].map(|size| m.var(size));
+    let body = Expr::mul(rd(x, &[p, q, t, i]), rd(z, &[p, q, t, j]));
+    let y = m.def("y", &[i, j], Expr::sum(vec![p, q, t], Pred::True, body));
+    m.result(y);
+    holds(m, 2);
+}
+
+#[test]
+fn a_batch_of_products_has_panels_of_its_own() {
+    let (b, n, o, c) = (3, 41, 48, 24);
+    let mut m = Make::new();
+    let (x, z) = (m.input("x", &[b, n, c]), m.input("z", &[b, c, o]));
+    let [p, i, j, k] = [b, n, o, c].map(|size| m.var(size));
+    let sum = Expr::sum(vec![k], Pred::True, Expr::mul(rd(x, &[p, i, k]), rd(z, &[p, k, j])));
+    let y = m.def("y", &[p, i, j], sum);
+    m.result(y);
+    holds(m, 1);
+}
+
+#[test]
+fn a_convolution_with_a_border() {
+    let (g, c, o) = (11, 8, 32);
+    let mut m = Make::new();
+    let (x, w) = (m.input("x", &[g, g, c]), m.input("w", &[3, 3, c, o]));
+    let [row, col, j, u, v, k] = [g, g, o, 3, 3, c].map(|size| m.var(size));
+    let place = |a: VarId, b: VarId| Index::from(a).add(&b.into()).plus(-1);
+    let inside = Expr::read_or_zero(Elem::F32, x, vec![place(row, u), place(col, v), k.into()]);
+    let body = Expr::mul(rd(w, &[u, v, k, j]), inside);
+    let y = m.def("y", &[row, col, j], Expr::sum(vec![u, v, k], Pred::True, body));
+    m.result(y);
+    holds(m, 1);
+}
+
+#[test]
+fn a_guard_is_part_of_a_factor() {
+    let (n, o, c) = (40, 48, 30);
+    let mut m = Make::new();
+    let (x, z) = (m.input("x", &[n, c]), m.input("z", &[c, o]));
+    let [i, j, k] = [n, o, c].map(|size| m.var(size));
+    let causal = Pred::NonNeg(Index::from(i).sub(&k.into()));
+    let half = Expr::binary(BinaryOp::Mul, rd(x, &[i, k]), Expr::constant(Elem::F32, 0.5));
+    let y = m.def("y", &[i, j], Expr::sum(vec![k], causal, Expr::mul(half, rd(z, &[k, j]))));
+    m.result(y);
+    holds(m, 1);
+}
+
+#[test]
+fn no_panel_where_memory_is_scarce_or_nothing_is_shared() {
+    let scarce = Facts { local_bytes: 4 << 10, lanes: 4, ..facts() };
+    let graph = schedule(&product(64, 64, 64, false, false).program(), &scarce);
+    assert!(graph.kernels.iter().all(|k| k.locals.is_empty()));
+    // One row: every element of the panel would be read once.
+    let graph = schedule(&product(1, 64, 64, false, false).program(), &facts());
+    assert!(graph.kernels.iter().all(|k| k.locals.is_empty() && !k.body.is_empty()));
+    assert!(graph.kernels.iter().any(|k| k.body.iter().any(|s| matches!(s, Loop::For { .. }))));
+}
