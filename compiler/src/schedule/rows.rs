@@ -131,6 +131,7 @@ fn build(view: &mut View<'_>, facts: &Facts, members: &[Member], lane_rows: &[us
                 at: m.clause.at.iter().map(|i| i.subst(&f, view)).collect(),
                 body: m.clause.body.subst_vars(&f, view),
                 summed: m.sum.is_some(),
+                fold: None,
             }
         })
         .collect();
@@ -184,10 +185,22 @@ fn plan(
     let generous = share::generous(facts);
     let mut out = None;
     let row_vars = view.row_vars.clone();
+    // The rows as they are, then strip by strip, of which a wider block is better.
+    let mut tries: Vec<(Block, Option<usize>)> = Vec::new();
     for &block in candidates.iter().take_while(|b| !fit || b.width == candidates[0].width) {
-        // The rows as they are, then strip by strip.
-        let whole = vec![Pass { members: locals.to_vec(), strip: None }];
-        for passes in [Some(whole), strips::passes(view, facts, locals, block).filter(|_| !fit)].into_iter().flatten() {
+        tries.push((block, None));
+        let size = view.size_of(lane) as usize;
+        let wider = if tries.len() == 1 { blocks::wider(block, size) } else { None };
+        for block in wider.into_iter().chain([block]).filter(|_| !fit) {
+            tries.extend(strips::lengths(facts, block).map(|n| (block, Some(n))));
+        }
+    }
+    for (block, strip) in tries {
+        let passes = match strip {
+            None => Some(vec![Pass { members: locals.to_vec(), strip: None }]),
+            Some(longest) => strips::passes(view, locals, longest),
+        };
+        if let Some(passes) = passes {
             let all = passes.iter().flat_map(|p| &p.members);
             let roots: Vec<(Vec<VarId>, Expr)> = all.map(|m| (m.inner.clone(), m.body.clone())).collect();
             for (asked, more) in [(&generous, 2), (&generous, 1), (&generous, 0), (facts, 1), (facts, 0)] {

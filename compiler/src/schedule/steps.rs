@@ -8,7 +8,7 @@ use super::blocks::Block;
 use super::expand::View;
 use super::stages::{Key, key, open};
 use super::storage::collect_factors;
-use super::strips::Strip;
+use super::strips::{Fold, Strip};
 use super::{Facts, along, lanes};
 use crate::ir::index::Sizes;
 use crate::ir::{Elem, Expr, Index, Monoid, Node, Pred, Reduction, TensorId, VarId};
@@ -67,8 +67,8 @@ pub enum Step {
         pin: Option<TensorId>,
         /// Whether its values are added up, so that each must be given just once.
         summed: bool,
-        /// Whether it is found strip by strip.
-        fold: bool,
+        /// How it is put together, if it is found strip by strip.
+        fold: Option<Fold>,
     },
     /// Computes a member, with vectors along its last variable.
     Turned(Turned),
@@ -101,8 +101,8 @@ pub struct Turned {
     pub body: Expr,
     /// The lanes of local arrays, by what stands for them.
     pub lanes: Vec<(TensorId, TensorId)>,
-    /// Whether it is found strip by strip.
-    pub fold: bool,
+    /// How it is put together, if it is found strip by strip.
+    pub fold: Option<Fold>,
 }
 
 impl Turned {
@@ -128,6 +128,8 @@ pub struct Local {
     pub body: Expr,
     /// Whether its values are added up by key.
     pub summed: bool,
+    /// How it is put together, if it is found strip by strip.
+    pub fold: Option<Fold>,
 }
 
 /// The steps of a kernel as they are found.
@@ -148,6 +150,8 @@ pub struct Plan {
     pub open: Option<Strip>,
     /// Local arrays that differ between its strips.
     stripped: Vec<TensorId>,
+    /// By maxima that grow from strip to strip: what stands for the factor by which what is relative to them then shrinks.
+    shrinks: HashMap<TensorId, TensorId>,
     /// The last variable of a member that may be turned.
     along: Option<VarId>,
     /// All local arrays.
@@ -170,6 +174,7 @@ impl Plan {
             staged: HashMap::new(),
             open: None,
             stripped: Vec::new(),
+            shrinks: HashMap::new(),
             along: None,
             arrays: Vec::new(),
             varying: HashMap::new(),
@@ -179,7 +184,7 @@ impl Plan {
 
     /// Adds a member, turned if that is cheaper; `factor`: whether common factors may be staged.
     pub fn member(&mut self, view: &mut View<'_>, facts: &Facts, member: &Local, factor: bool) {
-        let Local { tensor, inner, at, body, summed } = member.clone();
+        let Local { tensor, inner, at, body, summed, mut fold } = member.clone();
         let expand = |this: &mut Self, view: &mut View<'_>| {
             let body = this.expand(view, &body);
             let many = factor && points_of(view, &inner) >= MANY;
@@ -191,13 +196,17 @@ impl Plan {
             self.along = Some(last);
             let body = expand(self, view);
             self.along = None;
-            if let Some(turned) = self.turned(view, facts, tensor, &inner, &at, &body) {
+            let of = Local { body, ..member.clone() };
+            if let Some(turned) = self.turned(view, facts, &of) {
                 self.push(Step::Turned(turned));
                 return;
             }
             *self = before;
         }
         let body = expand(self, view);
+        if let Some(fold) = &mut fold {
+            self.fold(view, fold);
+        }
         let pin = (inner.is_empty() && !summed).then(|| {
             let axis = view.function.var(self.vec).axis;
             view.function.new_tensor("row", view.elem(tensor), vec![axis], None)
@@ -205,9 +214,32 @@ impl Plan {
         if let Some(pin) = pin {
             self.done.insert(tensor, (at.clone(), pin));
             self.varying.insert(pin, None);
+            // Until a strip's pass is over, what is there changes from strip to strip.
+            if fold.is_some() {
+                self.stripped.push(pin);
+            }
         }
-        let fold = self.open.is_some();
+        if let Some(Fold { shrink: Some(shrink), .. }) = fold {
+            self.shrinks.insert(tensor, shrink);
+            self.varying.insert(shrink, None);
+        }
         self.push(Step::Member { tensor, inner, at, body, pin, summed, fold });
+    }
+
+    /// How a member is put together, with what is staged and pinned; nothing is staged for that.
+    fn fold(&mut self, view: &mut View<'_>, fold: &mut Fold) {
+        if let Some((_, end)) = &mut fold.end {
+            let stage = std::mem::take(&mut self.stage);
+            *end = self.expand(view, end);
+            self.stage = stage;
+        }
+        if let Some(base) = &mut fold.base {
+            *base = self.shrinks[base];
+        }
+        if fold.grows {
+            let axis = view.function.var(self.vec).axis;
+            fold.shrink = Some(view.function.new_tensor("shrink", Elem::F32, vec![axis], None));
+        }
     }
 
     fn push(&mut self, step: Step) {
@@ -353,15 +385,8 @@ impl Plan {
     }
 
     /// The member with vectors along its last variable, if that can be done and costs less.
-    fn turned(
-        &mut self,
-        view: &mut View<'_>,
-        facts: &Facts,
-        tensor: TensorId,
-        inner: &[VarId],
-        at: &[Index],
-        body: &Expr,
-    ) -> Option<Turned> {
+    fn turned(&mut self, view: &mut View<'_>, facts: &Facts, of: &Local) -> Option<Turned> {
+        let Local { tensor, inner, at, body, fold, .. } = of;
         let (&along, outer) = inner.split_last()?;
         let (size, width) = (view.size_of(along) as usize, self.block.width);
         if size < width {
@@ -369,7 +394,7 @@ impl Plan {
         }
         let shape = Shape::of(facts, self.block, size, along::has_reduce(body));
         let reads = self.reads(view, body, 1.0);
-        let stores = lanes::address(view, tensor, at);
+        let stores = lanes::address(view, *tensor, at);
         let turned = self.turned_cost(&reads, &stores, along, &shape)?;
         if turned >= self.lanes_cost(&reads, &stores, along, facts, body) {
             return None;
@@ -377,7 +402,9 @@ impl Plan {
 
         let place = view.var("place", self.block.lanes());
         let mut views = Vec::new();
-        let body = view.expand(body, &mut |view, t, at| {
+        let mut fold = fold.clone();
+        fold.iter_mut().for_each(|fold| self.fold(view, fold));
+        let mut single = |view: &mut View<'_>, t: TensorId, at: &[Index]| {
             let lanes = self.single_lanes(view, t)?;
             if !views.contains(&(t, lanes)) {
                 views.push((t, lanes));
@@ -385,10 +412,20 @@ impl Plan {
             let mut at = at.to_vec();
             *at.last_mut()? = place.into();
             Some(Expr::read(view.elem(t), lanes, at))
-        });
+        };
+        let body = view.expand(body, &mut single);
+        if let Some(fold) = &mut fold {
+            if let Some((_, end)) = &mut fold.end {
+                *end = view.expand(end, &mut single);
+            }
+            if let Some(base) = &mut fold.base {
+                let read = single(view, *base, &[place.into()])?;
+                read.visit_reads(&mut |t, _| *base = t);
+            }
+        }
         let row = view.size_of(self.lane) as usize;
         Some(Turned {
-            tensor,
+            tensor: *tensor,
             outer: outer.to_vec(),
             along,
             vectors: (0..shape.vectors).map(|_| view.var("along", size)).collect(),
@@ -399,7 +436,7 @@ impl Plan {
             at: at.to_vec(),
             body,
             lanes: views,
-            fold: self.open.is_some(),
+            fold,
         })
     }
 

@@ -38,12 +38,11 @@ impl Scope<'_> {
         for step in steps {
             match step {
                 Step::Stage(stage) => self.stage(rows, facts, stage),
-                Step::Member { at, body, pin: Some(pin), fold: true, .. } => {
+                Step::Member { at, body, pin: Some(pin), fold: Some(fold), .. } => {
                     let sweep = Sweep { vars: &[], body, at, once: false, few: false, vectors: rows.block.vectors };
                     self.sweep(rows, facts, &sweep, &mut |s, _, value, vector| {
                         let value = s.widen(value);
-                        let value = s.folded(*pin, body, value, vector);
-                        s.store_local(*pin, &[Index::from(vector as i64)], value);
+                        s.folded(*pin, body, fold, value, vector);
                     });
                 }
                 Step::Member { tensor, inner, at, body, pin, summed, .. } => {
@@ -61,7 +60,7 @@ impl Scope<'_> {
                     });
                     pin.iter().for_each(|pin| self.filled(*pin));
                 }
-                Step::Turned(turned) if turned.fold => self.turned_strip(rows, turned),
+                Step::Turned(turned) if turned.fold.is_some() => self.turned_strip(rows, turned),
                 Step::Turned(turned) => self.turned_chunks(rows, turned, &mut |s, _| s.turned_points(rows, turned)),
                 Step::Strip(strip) => self.strips(rows, facts, strip, put),
             }
@@ -112,8 +111,7 @@ impl Scope<'_> {
                 s.bind(turned.along, start);
                 s.count(vectors, |s, n| {
                     s.bind(rows.vec, n);
-                    let offset = s.int(if vectors > 1 { rows.block.offset(1) as i64 } else { 0 });
-                    let offset = s.int_op(BinaryOp::Mul, n, offset);
+                    let offset = s.offset(rows, n);
                     let first = s.int_op(BinaryOp::Add, s.value_of(rows.lane), offset);
                     (s.lane_var, s.along) = (Some(turned.along), size.is_multiple_of(width));
                     s.count(width, |s, k| {
@@ -264,23 +262,38 @@ impl Scope<'_> {
         (self.lane_var, self.more_lanes, self.along) = before;
     }
 
+    /// The item's row in the first lane of the vector of that number.
+    fn offset(&mut self, rows: &Rows, vector: ValueId) -> ValueId {
+        let block = rows.block;
+        let (own, last) = (self.int(block.own() as i64), self.int((block.rows - block.width) as i64));
+        let offset = self.int_op(BinaryOp::Mul, vector, own);
+        if block.rows == block.own() * block.vectors && block.own() == block.width {
+            return offset;
+        }
+        self.int_op(BinaryOp::Min, offset, last)
+    }
+
     /// The first of the rows of a vector's own that a step does, `count` each: its lane among those of all vectors, and the row. The last step ends with
     /// the vector's lanes.
     fn own_lane(&mut self, rows: &Rows, vector: ValueId, step: ValueId, count: usize) -> (ValueId, ValueId) {
         let block = rows.block;
-        let vectors = block.vectors;
-        // Vector v's first lane has row v * offset(1), the first of its own is row v * own.
-        let (own, offset) = (block.own(), if vectors > 1 { block.offset(1) } else { 0 });
+        let own = block.own();
         let times = |s: &mut Self, v: ValueId, n: usize| {
             let n = s.int(n as i64);
             s.int_op(BinaryOp::Mul, v, n)
         };
-        let (before, step) = (times(self, vector, own - offset), times(self, step, count));
-        let lane = self.int_op(BinaryOp::Add, before, step);
+        let (first, step) = (self.offset(rows, vector), times(self, step, count));
+        let whole = own.is_multiple_of(count) && block.rows == own * block.vectors;
+        let lane = if block.rows == block.lanes() {
+            step
+        } else {
+            let before = times(self, vector, own);
+            let before = self.int_op(BinaryOp::Sub, before, first);
+            self.int_op(BinaryOp::Add, before, step)
+        };
         let last = self.int((block.width - count) as i64);
-        let whole = own.is_multiple_of(count) && block.rows == own * vectors;
         let lane = if whole { lane } else { self.int_op(BinaryOp::Min, lane, last) };
-        let (base, first) = (times(self, vector, block.width), times(self, vector, offset));
+        let base = times(self, vector, block.width);
         let place = self.int_op(BinaryOp::Add, base, lane);
         let row = self.int_op(BinaryOp::Add, first, lane);
         let start = self.value_of(rows.lane);
@@ -288,7 +301,7 @@ impl Scope<'_> {
     }
 
     /// The elements of a turned member that are computed together: their bodies, and where they are.
-    pub fn turned_bodies(&self, rows: &Rows, turned: &Turned) -> Vec<(Expr, Vec<Index>)> {
+    pub fn turned_bodies(&self, rows: &Rows, turned: &Turned, body: &Expr) -> Vec<(Expr, Vec<Index>)> {
         let mut out = Vec::new();
         for (&row, &place) in turned.rows.iter().zip(&turned.places) {
             for &vector in &turned.vectors {
@@ -299,14 +312,15 @@ impl Scope<'_> {
                     _ => None,
                 };
                 let at = turned.at.iter().map(|i| i.subst(&sub, self.view)).collect();
-                out.push((turned.body.subst_vars(&sub, self.view), at));
+                out.push((body.subst_vars(&sub, self.view), at));
             }
         }
         out
     }
 
     fn turned_points(&mut self, rows: &Rows, turned: &Turned) {
-        let (bodies, places): (Vec<Expr>, Vec<Vec<Index>>) = self.turned_bodies(rows, turned).into_iter().unzip();
+        let (bodies, places): (Vec<Expr>, Vec<Vec<Index>>) =
+            self.turned_bodies(rows, turned, &turned.body).into_iter().unzip();
         for (value, at) in self.eval_many(&bodies).into_iter().zip(&places) {
             let value = self.widen(value);
             self.store(turned.tensor, at, value);
