@@ -8,7 +8,8 @@
 use super::cost::expr_cost;
 use super::emit::Scope;
 use super::expand::View;
-use super::{Facts, Planner, panel};
+use super::rows::Member;
+use super::{Facts, Planner, along, panel};
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Bounds, Clause, Definition, Expr, Index, Keep, Node, Pred, TensorId, VarId};
 use crate::loops::Kernel;
@@ -54,6 +55,16 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
     let reads = loads(&planner.view, &body);
     let work = expr_cost_of(&planner.view, &body) * planner.view_points(&clause.vars) as f64;
     let lane = choose_lane(&planner.view, &facts, tensor, clause, &reads, work);
+    if let Some(v) = lane
+        && taken_apart(&planner.view, &reads, v, work)
+    {
+        let rows = clause.vars.clone();
+        let members = [Member { tensor, clause: Clause { body: body.clone(), ..clause.clone() }, rows, sum: None }];
+        if let Some(width) = along::width(&mut planner.view, &facts, &members) {
+            let (kernel, tensors) = along::build(&mut planner.view, &members, width);
+            return planner.launch(kernel, tensors, site);
+        }
+    }
     let panels = |planner: &mut Planner<'_>, body: &Expr| {
         lane.and_then(|lane| panel::schedule(&mut planner.view, &facts, tensor, clause, body, lane))
     };
@@ -148,6 +159,15 @@ fn lane_cost(load: &Load, v: VarId) -> (f64, bool) {
 fn copy_pays(view: &View<'_>, load: &Load, work: f64) -> bool {
     let size = view.shape(load.tensor).iter().product::<usize>() as f64;
     load.weight >= 8.0 && size * 16.0 <= work
+}
+
+/// Whether most of what is done is to take apart, or put together, vectors in inner loops, with this variable along the lanes.
+fn taken_apart(view: &View<'_>, loads: &[Load], lane: VarId, work: f64) -> bool {
+    let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
+    loads.iter().any(|l| {
+        let (cost, copyable) = lane_cost(l, lane);
+        l.weight == heaviest && heaviest >= 8.0 && cost > 1.0 && !(copyable && copy_pays(view, l, work))
+    })
 }
 
 fn choose_lane(
