@@ -5,7 +5,7 @@
 //! are one load, anything else is a load a lane. A tensor that is read across its rows is copied once with its dimensions permuted, if that is cheap beside the work.
 //! Sizes that are no multiple of a tile are covered by tiles that overlap: what is computed twice is stored twice with the same bits.
 
-use super::cost::expr_cost;
+use super::cost::{expr_cost, value_cost};
 use super::emit::Scope;
 use super::expand::View;
 use super::rows::Member;
@@ -15,7 +15,7 @@ use crate::ir::{BinaryOp, Bounds, Clause, Definition, Expr, Index, Keep, Node, P
 use crate::loops::Kernel;
 use std::collections::HashMap;
 
-/// The cost of a result under which it is memory that takes the time.
+/// The cost of a result, conditions aside, under which it is memory that takes the time.
 const LIGHT: f64 = 96.0;
 
 /// Neighbouring elements that are in one line of memory.
@@ -421,6 +421,14 @@ impl Place<'_> {
     }
 }
 
+/// Whether the lanes share nothing that is loaded: neighbours then read what lies side by side, and nothing is gained by staying with some of them.
+fn own_lanes(view: &View<'_>, tile: &Tile, body: &Expr) -> bool {
+    let loads = loads(view, body);
+    let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
+    let Some(lane) = tile.lane.last() else { return false };
+    loads.iter().filter(|l| l.weight == heaviest).all(|l| l.address.coefficient(*lane) == 1)
+}
+
 fn contains_reduce(e: &Expr) -> bool {
     let mut found = matches!(&*e.node, Node::Reduce(_));
     e.for_each_child(&mut |c| found |= contains_reduce(c));
@@ -469,7 +477,9 @@ fn emit(
     let mut cost = each * points.len() as f64;
     let mut serial = Vec::new();
     // Where little is done for a result, items go through memory in order; where much is, they stay with what their lanes need.
-    let tile_var = (lane_tiles > 1 && each < LIGHT).then(|| view.var("tiles", lane_tiles));
+    let tile_var = (lane_tiles > 1
+        && (value_cost(&view.axes, &view.function, body) < LIGHT || own_lanes(view, tile, body)))
+    .then(|| view.var("tiles", lane_tiles));
     let in_order = tile_var.is_some();
     if let Some(v) = tile_var {
         outer.push(v);
