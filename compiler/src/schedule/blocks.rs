@@ -9,6 +9,8 @@ use crate::ir::VarId;
 
 /// Vectors of rows of an item at most: with two, a step of a sum makes about one load for two multiply-adds.
 const VECTORS: usize = 2;
+/// The same where rows are gone through strip by strip: what all rows share then comes from far away, once for an item.
+const WIDE: usize = 4;
 /// How many more lanes may be computed than with one vector an item.
 const WASTE: f64 = 1.25;
 
@@ -49,7 +51,7 @@ impl Block {
 
     /// The item's row in a vector's first lane.
     pub fn offset(&self, vector: usize) -> usize {
-        if vector == 0 { 0 } else { (self.rows - self.width) * vector / (self.vectors - 1) }
+        (vector * self.own()).min(self.rows - self.width)
     }
 
     /// The lanes of a vector with rows of its own.
@@ -62,6 +64,15 @@ impl Block {
     pub fn aligned(&self, size: usize) -> bool {
         size.is_multiple_of(self.width) && self.rows.is_multiple_of(self.width)
     }
+}
+
+/// A block of more vectors than the widest candidate has, if that has several.
+pub fn wider(candidate: Block, size: usize) -> Option<Block> {
+    let wide = Block::new(size, candidate.width, WIDE);
+    let computed = |b: Block| (b.tiles(size) * b.lanes()) as f64;
+    let one = Block::new(size, candidate.width, 1);
+    let pays = candidate.vectors > 1 && wide.vectors > candidate.vectors && computed(wide) <= WASTE * computed(one);
+    pays.then_some(wide)
 }
 
 /// What an item may take, best first. Vectors narrower than the device's need less memory for what is staged.

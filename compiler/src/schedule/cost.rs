@@ -9,6 +9,15 @@ pub fn points(axes: &[Axis], function: &Function, vars: &[VarId]) -> usize {
 
 /// The cost of evaluating an expression once, reads as loads.
 pub fn expr_cost(axes: &[Axis], function: &Function, e: &Expr) -> f64 {
+    cost(axes, function, e, &|p| pred_cost(axes, function, p))
+}
+
+/// The same without conditions, which the lanes of a vector often share.
+pub fn value_cost(axes: &[Axis], function: &Function, e: &Expr) -> f64 {
+    cost(axes, function, e, &|_| 0.0)
+}
+
+fn cost(axes: &[Axis], function: &Function, e: &Expr, pred: &dyn Fn(&Pred) -> f64) -> f64 {
     let own = match &*e.node {
         Node::Const(_) | Node::Stop(_) => 0.0,
         Node::Index(_) => 0.5,
@@ -19,17 +28,17 @@ pub fn expr_cost(axes: &[Axis], function: &Function, e: &Expr) -> f64 {
             BinaryOp::Pow => 40.0,
             _ => 1.0,
         },
-        Node::Select(p, ..) => 1.0 + pred_cost(axes, function, p),
-        Node::Test(p) => pred_cost(axes, function, p),
+        Node::Select(p, ..) => 1.0 + pred(p),
+        Node::Test(p) => pred(p),
         Node::Cast(_) => 0.5,
         Node::Random { .. } => 20.0,
         Node::Reduce(r) => {
-            let inner = 1.0 + expr_cost(axes, function, &r.body) + pred_cost(axes, function, &r.guard);
+            let inner = 1.0 + cost(axes, function, &r.body, pred) + pred(&r.guard);
             return points(axes, function, &r.vars) as f64 * inner;
         }
     };
     let mut sum = own;
-    e.for_each_child(&mut |c| sum += expr_cost(axes, function, c));
+    e.for_each_child(&mut |c| sum += cost(axes, function, c, pred));
     sum
 }
 

@@ -19,6 +19,7 @@ mod split;
 mod stages;
 mod steps;
 mod storage;
+mod strips;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use super::emit::Scope;
 use super::expand::View;
 use super::keyed::{Parts, Sum};
 use super::steps::{Local, Plan};
+use super::strips::{self, Pass};
 use super::{Facts, Planner, along, lanes, share, stages, tile};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Expr, Index, TensorId, VarId};
@@ -130,6 +131,7 @@ fn build(view: &mut View<'_>, facts: &Facts, members: &[Member], lane_rows: &[us
                 at: m.clause.at.iter().map(|i| i.subst(&f, view)).collect(),
                 body: m.clause.body.subst_vars(&f, view),
                 summed: m.sum.is_some(),
+                fold: None,
             }
         })
         .collect();
@@ -180,29 +182,46 @@ fn plan(
     candidates: &[Block],
     fit: bool,
 ) -> Option<Plan> {
-    let roots: Vec<(Vec<VarId>, Expr)> = locals.iter().map(|m| (m.inner.clone(), m.body.clone())).collect();
     let generous = share::generous(facts);
     let mut out = None;
+    let row_vars = view.row_vars.clone();
+    // The rows as they are, then strip by strip, of which a wider block is better.
+    let mut tries: Vec<(Block, Option<usize>)> = Vec::new();
     for &block in candidates.iter().take_while(|b| !fit || b.width == candidates[0].width) {
-        for (asked, more) in [(&generous, 2), (&generous, 1), (&generous, 0), (facts, 1), (facts, 0)] {
-            let (stage, fits) = stages::choose(view, asked, lane, &roots, block, members, more > 1);
-            let last = more == 0 && asked.local_bytes == facts.local_bytes;
-            if !fits && !last {
-                continue;
-            }
-            let vec = view.var("vector", block.vectors);
-            let mut plan = Plan::new(lane, vec, block, stage);
-            for m in locals {
-                plan.member(view, facts, m, more > 0);
-            }
-            let bytes = share::share(view, &mut plan.steps.clone(), block, vec);
-            if fits && bytes <= facts.local_bytes {
-                return Some(plan);
-            }
-            if !fit && bytes <= facts.local_bytes {
-                out = Some(plan);
+        tries.push((block, None));
+        let size = view.size_of(lane) as usize;
+        let wider = if tries.len() == 1 { blocks::wider(block, size) } else { None };
+        for block in wider.into_iter().chain([block]).filter(|_| !fit) {
+            tries.extend(strips::lengths(facts, block).map(|n| (block, Some(n))));
+        }
+    }
+    for (block, strip) in tries {
+        let passes = match strip {
+            None => Some(vec![Pass { members: locals.to_vec(), strip: None }]),
+            Some(longest) => strips::passes(view, locals, longest),
+        };
+        if let Some(passes) = passes {
+            let all = passes.iter().flat_map(|p| &p.members);
+            let roots: Vec<(Vec<VarId>, Expr)> = all.map(|m| (m.inner.clone(), m.body.clone())).collect();
+            for (asked, more) in [(&generous, 2), (&generous, 1), (&generous, 0), (facts, 1), (facts, 0)] {
+                let (stage, fits) = stages::choose(view, asked, lane, &roots, block, members, more > 1);
+                let last = more == 0 && asked.local_bytes == facts.local_bytes;
+                if !fits && !last {
+                    continue;
+                }
+                let vec = view.var("vector", block.vectors);
+                let mut plan = Plan::new(lane, vec, block, stage);
+                let done = passes.iter().all(|p| plan.pass(view, facts, p, more > 0));
+                let bytes = share::share(view, &mut plan.steps.clone(), block, vec);
+                if fits && done && bytes <= facts.local_bytes {
+                    return Some(plan);
+                }
+                if !fit && done && bytes <= facts.local_bytes {
+                    out.get_or_insert(plan);
+                }
             }
         }
+        view.row_vars.clone_from(&row_vars);
     }
     out
 }

@@ -10,50 +10,91 @@ use super::steps::{Stage, Step};
 use crate::ir::{Elem, Expr, Index, TensorId, VarId};
 use std::collections::HashMap;
 
+/// An array in use.
+struct Array {
+    /// The stage that has it now, and the one that had it first.
+    now: TensorId,
+    first: TensorId,
+    shape: Vec<usize>,
+    elem: Elem,
+    varies: bool,
+    /// The number of the last step that reads it.
+    free: usize,
+}
+
 /// Lets stages take over arrays, and gives the bytes of those that are left.
 pub fn share(view: &View<'_>, steps: &mut [Step], block: Block, vec: VarId) -> usize {
-    // The last step that reads each array.
+    // The last step that reads each array; strips come back to their first step.
     let mut last: HashMap<TensorId, usize> = HashMap::new();
-    for (n, step) in steps.iter().enumerate() {
-        reads(step, &mut |t, _| {
-            last.insert(t, n);
-        });
-    }
-    /// An array in use.
-    struct Array {
-        /// The stage that has it now, and the one that had it first.
-        now: TensorId,
-        first: TensorId,
-        shape: Vec<usize>,
-        elem: Elem,
-        varies: bool,
-        /// The step that fills it, if nothing but a stage.
-        free: usize,
+    let mut number = 0;
+    for step in steps.iter() {
+        let Step::Strip(strip) = step else {
+            reads(step, &mut |t, _| {
+                last.insert(t, number);
+            });
+            number += 1;
+            continue;
+        };
+        let end = number + strip.steps.len();
+        for step in &strip.steps {
+            reads(step, &mut |t, _| {
+                let own = |s: &Step| matches!(s, Step::Stage(s) if s.tensor == t);
+                last.insert(t, if strip.steps.iter().any(own) { number } else { end });
+            });
+            number += 1;
+        }
+        number += 1;
     }
     let mut arrays: Vec<Array> = Vec::new();
-    let mut bytes = 0;
-    for (n, step) in steps.iter_mut().enumerate() {
-        let Step::Stage(stage) = step else { continue };
-        let (shape, elem) = (view.shape(stage.tensor), view.elem(stage.tensor));
-        let len: usize = shape.iter().product();
-        let free = last.get(&stage.tensor).copied().unwrap_or(n);
-        let taken = arrays.iter_mut().find(|a| {
-            let same = a.elem == elem && a.varies == stage.varies && a.shape.iter().product::<usize>() == len;
-            same && (a.free < n || (a.free == n && a.shape == shape && in_place(stage, a.now, vec)))
-        });
-        match taken {
-            Some(array) => {
-                stage.array = array.first;
-                stage.once = array.free == n;
-                (array.now, array.shape, array.free) = (stage.tensor, shape, free);
+    let (mut bytes, mut number) = (0, 0);
+    for step in steps.iter_mut() {
+        match step {
+            Step::Strip(strip) => {
+                for step in &mut strip.steps {
+                    if let Step::Turned(t) = step {
+                        bytes += t.accumulators(view, block) * block.width * 4;
+                    }
+                    bytes += place(view, step, number, &last, &mut arrays, block, vec);
+                    number += 1;
+                }
             }
-            None => {
-                bytes += len * if stage.varies { block.width * 4 } else { 4 };
-                arrays.push(Array { now: stage.tensor, first: stage.tensor, shape, elem, varies: stage.varies, free });
-            }
+            step => bytes += place(view, step, number, &last, &mut arrays, block, vec),
         }
+        number += 1;
     }
     bytes
+}
+
+/// Gives a stage an array that is free, or one of its own, whose bytes are the result.
+fn place(
+    view: &View<'_>,
+    step: &mut Step,
+    n: usize,
+    last: &HashMap<TensorId, usize>,
+    arrays: &mut Vec<Array>,
+    block: Block,
+    vec: VarId,
+) -> usize {
+    let Step::Stage(stage) = step else { return 0 };
+    let (shape, elem) = (view.shape(stage.tensor), view.elem(stage.tensor));
+    let len: usize = shape.iter().product();
+    let free = last.get(&stage.tensor).copied().unwrap_or(n);
+    let taken = arrays.iter_mut().find(|a| {
+        let same = a.elem == elem && a.varies == stage.varies && a.shape.iter().product::<usize>() == len;
+        same && (a.free < n || (a.free == n && a.shape == shape && in_place(stage, a.now, vec)))
+    });
+    match taken {
+        Some(array) => {
+            stage.array = array.first;
+            stage.once = array.free == n;
+            (array.now, array.shape, array.free) = (stage.tensor, shape, free);
+            0
+        }
+        None => {
+            arrays.push(Array { now: stage.tensor, first: stage.tensor, shape, elem, varies: stage.varies, free });
+            len * if stage.varies { block.width * 4 } else { 4 }
+        }
+    }
 }
 
 /// Whether a stage reads an array at its own place only.
@@ -76,6 +117,7 @@ fn reads(step: &Step, f: &mut dyn FnMut(TensorId, &[Index])) {
             all(&t.body, &t.at, f);
             t.lanes.iter().for_each(|(array, _)| f(*array, &[]));
         }
+        Step::Strip(strip) => strip.steps.iter().for_each(|step| reads(step, f)),
     }
 }
 

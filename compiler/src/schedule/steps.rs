@@ -8,6 +8,7 @@ use super::blocks::Block;
 use super::expand::View;
 use super::stages::{Key, key, open};
 use super::storage::collect_factors;
+use super::strips::{Fold, Strip};
 use super::{Facts, along, lanes};
 use crate::ir::index::Sizes;
 use crate::ir::{Elem, Expr, Index, Monoid, Node, Pred, Reduction, TensorId, VarId};
@@ -66,9 +67,13 @@ pub enum Step {
         pin: Option<TensorId>,
         /// Whether its values are added up, so that each must be given just once.
         summed: bool,
+        /// How it is put together, if it is found strip by strip.
+        fold: Option<Fold>,
     },
     /// Computes a member, with vectors along its last variable.
     Turned(Turned),
+    /// Does steps for every strip of the rows.
+    Strip(Strip),
 }
 
 /// A member with vectors along its last variable.
@@ -96,6 +101,18 @@ pub struct Turned {
     pub body: Expr,
     /// The lanes of local arrays, by what stands for them.
     pub lanes: Vec<(TensorId, TensorId)>,
+    /// How it is put together, if it is found strip by strip.
+    pub fold: Option<Fold>,
+}
+
+impl Turned {
+    /// Vectors of the elements that are computed together, and how often that is done in an item.
+    pub fn accumulators(&self, view: &View<'_>, block: Block) -> usize {
+        let (rows, vectors) = (self.rows.len(), self.vectors.len());
+        let span = self.offsets[vectors - 1] + block.width;
+        let steps = block.own().div_ceil(rows) * block.vectors * (view.size_of(self.along) as usize).div_ceil(span);
+        steps * rows * vectors
+    }
 }
 
 /// A member over the kernel's variables.
@@ -111,6 +128,8 @@ pub struct Local {
     pub body: Expr,
     /// Whether its values are added up by key.
     pub summed: bool,
+    /// How it is put together, if it is found strip by strip.
+    pub fold: Option<Fold>,
 }
 
 /// The steps of a kernel as they are found.
@@ -127,8 +146,16 @@ pub struct Plan {
     /// The steps so far; a stage stands before the first that reads it.
     pub steps: Vec<Step>,
     staged: HashMap<Key, TensorId>,
+    /// The strip that steps are added to.
+    pub open: Option<Strip>,
+    /// Local arrays that differ between its strips.
+    stripped: Vec<TensorId>,
+    /// By maxima that grow from strip to strip: what stands for the factor by which what is relative to them then shrinks.
+    shrinks: HashMap<TensorId, TensorId>,
     /// The last variable of a member that may be turned.
     along: Option<VarId>,
+    /// All local arrays.
+    arrays: Vec<TensorId>,
     /// Local arrays that differ between rows, with what stands for their single lanes.
     varying: HashMap<TensorId, Option<TensorId>>,
     /// Members without inner variables: where they stand, and what stands for their value.
@@ -145,7 +172,11 @@ impl Plan {
             stage,
             steps: Vec::new(),
             staged: HashMap::new(),
+            open: None,
+            stripped: Vec::new(),
+            shrinks: HashMap::new(),
             along: None,
+            arrays: Vec::new(),
             varying: HashMap::new(),
             done: HashMap::new(),
         }
@@ -153,7 +184,7 @@ impl Plan {
 
     /// Adds a member, turned if that is cheaper; `factor`: whether common factors may be staged.
     pub fn member(&mut self, view: &mut View<'_>, facts: &Facts, member: &Local, factor: bool) {
-        let Local { tensor, inner, at, body, summed } = member.clone();
+        let Local { tensor, inner, at, body, summed, mut fold } = member.clone();
         let expand = |this: &mut Self, view: &mut View<'_>| {
             let body = this.expand(view, &body);
             let many = factor && points_of(view, &inner) >= MANY;
@@ -165,13 +196,17 @@ impl Plan {
             self.along = Some(last);
             let body = expand(self, view);
             self.along = None;
-            if let Some(turned) = self.turned(view, facts, tensor, &inner, &at, &body) {
-                self.steps.push(Step::Turned(turned));
+            let of = Local { body, ..member.clone() };
+            if let Some(turned) = self.turned(view, facts, &of) {
+                self.push(Step::Turned(turned));
                 return;
             }
             *self = before;
         }
         let body = expand(self, view);
+        if let Some(fold) = &mut fold {
+            self.fold(view, fold);
+        }
         let pin = (inner.is_empty() && !summed).then(|| {
             let axis = view.function.var(self.vec).axis;
             view.function.new_tensor("row", view.elem(tensor), vec![axis], None)
@@ -179,8 +214,43 @@ impl Plan {
         if let Some(pin) = pin {
             self.done.insert(tensor, (at.clone(), pin));
             self.varying.insert(pin, None);
+            // Until a strip's pass is over, what is there changes from strip to strip.
+            if fold.is_some() {
+                self.stripped.push(pin);
+            }
         }
-        self.steps.push(Step::Member { tensor, inner, at, body, pin, summed });
+        if let Some(Fold { shrink: Some(shrink), .. }) = fold {
+            self.shrinks.insert(tensor, shrink);
+            self.varying.insert(shrink, None);
+        }
+        self.push(Step::Member { tensor, inner, at, body, pin, summed, fold });
+    }
+
+    /// How a member is put together, with what is staged and pinned; nothing is staged for that.
+    fn fold(&mut self, view: &mut View<'_>, fold: &mut Fold) {
+        if let Some((_, end)) = &mut fold.end {
+            let stage = std::mem::take(&mut self.stage);
+            *end = self.expand(view, end);
+            self.stage = stage;
+        }
+        if let Some(base) = &mut fold.base {
+            *base = self.shrinks[base];
+        }
+        if fold.grows {
+            let axis = view.function.var(self.vec).axis;
+            fold.shrink = Some(view.function.new_tensor("shrink", Elem::F32, vec![axis], None));
+        }
+    }
+
+    fn push(&mut self, step: Step) {
+        self.open.as_mut().map_or(&mut self.steps, |strip| &mut strip.steps).push(step);
+    }
+
+    /// Forgets the stages of a strip that has all its steps.
+    pub fn forget(&mut self, strip: &Strip) {
+        debug_assert!(self.open.is_none(), "the strip of {:?} is closed", strip.start);
+        let stripped = std::mem::take(&mut self.stripped);
+        self.staged.retain(|_, t| !stripped.contains(t));
     }
 
     /// Inlines what is virtual and reads stages for what is staged, adding the stages that are new.
@@ -237,10 +307,20 @@ impl Plan {
         let own = vars.iter().copied().chain(varies.then_some(self.vec));
         let dims = own.map(|v| view.function.var(v).axis).collect();
         let tensor = view.function.new_tensor(name, elem, dims, None);
+        self.arrays.push(tensor);
         if varies {
             self.varying.insert(tensor, None);
         }
-        self.steps.push(Step::Stage(Stage { tensor, vars, body, varies, array: tensor, once: false, turned }));
+        // What all strips have in common stands before them.
+        let mut of_strip = self.open.as_ref().is_some_and(|strip| body.uses(strip.start));
+        body.visit_reads(&mut |t, _| of_strip |= self.stripped.contains(&t));
+        let step = Step::Stage(Stage { tensor, vars, body, varies, array: tensor, once: false, turned });
+        if of_strip {
+            self.stripped.push(tensor);
+            self.push(step);
+        } else {
+            self.steps.push(step);
+        }
         tensor
     }
 
@@ -292,7 +372,7 @@ impl Plan {
         }
         let (mut turned, mut lanes) = (TURN, 0.0);
         for r in self.reads(view, body, 1.0) {
-            if r.staged {
+            if r.held {
                 return None;
             }
             let row = r.address.uses(self.lane);
@@ -305,15 +385,8 @@ impl Plan {
     }
 
     /// The member with vectors along its last variable, if that can be done and costs less.
-    fn turned(
-        &mut self,
-        view: &mut View<'_>,
-        facts: &Facts,
-        tensor: TensorId,
-        inner: &[VarId],
-        at: &[Index],
-        body: &Expr,
-    ) -> Option<Turned> {
+    fn turned(&mut self, view: &mut View<'_>, facts: &Facts, of: &Local) -> Option<Turned> {
+        let Local { tensor, inner, at, body, fold, .. } = of;
         let (&along, outer) = inner.split_last()?;
         let (size, width) = (view.size_of(along) as usize, self.block.width);
         if size < width {
@@ -321,7 +394,7 @@ impl Plan {
         }
         let shape = Shape::of(facts, self.block, size, along::has_reduce(body));
         let reads = self.reads(view, body, 1.0);
-        let stores = lanes::address(view, tensor, at);
+        let stores = lanes::address(view, *tensor, at);
         let turned = self.turned_cost(&reads, &stores, along, &shape)?;
         if turned >= self.lanes_cost(&reads, &stores, along, facts, body) {
             return None;
@@ -329,7 +402,9 @@ impl Plan {
 
         let place = view.var("place", self.block.lanes());
         let mut views = Vec::new();
-        let body = view.expand(body, &mut |view, t, at| {
+        let mut fold = fold.clone();
+        fold.iter_mut().for_each(|fold| self.fold(view, fold));
+        let mut single = |view: &mut View<'_>, t: TensorId, at: &[Index]| {
             let lanes = self.single_lanes(view, t)?;
             if !views.contains(&(t, lanes)) {
                 views.push((t, lanes));
@@ -337,10 +412,20 @@ impl Plan {
             let mut at = at.to_vec();
             *at.last_mut()? = place.into();
             Some(Expr::read(view.elem(t), lanes, at))
-        });
+        };
+        let body = view.expand(body, &mut single);
+        if let Some(fold) = &mut fold {
+            if let Some((_, end)) = &mut fold.end {
+                *end = view.expand(end, &mut single);
+            }
+            if let Some(base) = &mut fold.base {
+                let read = single(view, *base, &[place.into()])?;
+                read.visit_reads(&mut |t, _| *base = t);
+            }
+        }
         let row = view.size_of(self.lane) as usize;
         Some(Turned {
-            tensor,
+            tensor: *tensor,
             outer: outer.to_vec(),
             along,
             vectors: (0..shape.vectors).map(|_| view.var("along", size)).collect(),
@@ -351,6 +436,7 @@ impl Plan {
             at: at.to_vec(),
             body,
             lanes: views,
+            fold,
         })
     }
 
@@ -376,6 +462,7 @@ impl Plan {
             Node::Read { tensor, at, .. } => out.push(Read {
                 address: lanes::address(view, *tensor, at),
                 staged: self.varying.contains_key(tensor),
+                held: self.arrays.contains(tensor),
                 times,
             }),
             _ => {}
@@ -390,7 +477,7 @@ impl Plan {
         let mut cost = lanes::load_cost(stores, Some(along)).max(1.0);
         for r in reads {
             let (row, own) = (r.staged || r.address.uses(self.lane), r.address.uses(along));
-            if r.staged && own {
+            if r.held && own {
                 return None;
             }
             let load = if own { lanes::load_cost(&r.address, Some(along)) } else { 1.0 };
@@ -420,7 +507,9 @@ fn points_of(view: &View<'_>, vars: &[VarId]) -> usize {
 /// A read in a body, and how often it happens.
 struct Read {
     address: Index,
+    /// Whether it is of a local array that differs between rows, or of any.
     staged: bool,
+    held: bool,
     times: f64,
 }
 

@@ -38,7 +38,14 @@ impl Scope<'_> {
         for step in steps {
             match step {
                 Step::Stage(stage) => self.stage(rows, facts, stage),
-                Step::Member { tensor, inner, at, body, pin, summed } => {
+                Step::Member { at, body, pin: Some(pin), fold: Some(fold), .. } => {
+                    let sweep = Sweep { vars: &[], body, at, once: false, few: false, vectors: rows.block.vectors };
+                    self.sweep(rows, facts, &sweep, &mut |s, _, value, vector| {
+                        let value = s.widen(value);
+                        s.folded(*pin, body, fold, value, vector);
+                    });
+                }
+                Step::Member { tensor, inner, at, body, pin, summed, .. } => {
                     if let Some(pin) = pin {
                         self.local(*pin, Type { elem: local_elem(self.view.elem(*tensor)), lanes: self.lanes });
                     }
@@ -53,7 +60,9 @@ impl Scope<'_> {
                     });
                     pin.iter().for_each(|pin| self.filled(*pin));
                 }
-                Step::Turned(turned) => self.turned(rows, turned),
+                Step::Turned(turned) if turned.fold.is_some() => self.turned_strip(rows, turned),
+                Step::Turned(turned) => self.turned_chunks(rows, turned, &mut |s, _| s.turned_points(rows, turned)),
+                Step::Strip(strip) => self.strips(rows, facts, strip, put),
             }
         }
     }
@@ -102,8 +111,7 @@ impl Scope<'_> {
                 s.bind(turned.along, start);
                 s.count(vectors, |s, n| {
                     s.bind(rows.vec, n);
-                    let offset = s.int(if vectors > 1 { rows.block.offset(1) as i64 } else { 0 });
-                    let offset = s.int_op(BinaryOp::Mul, n, offset);
+                    let offset = s.offset(rows, n);
                     let first = s.int_op(BinaryOp::Add, s.value_of(rows.lane), offset);
                     (s.lane_var, s.along) = (Some(turned.along), size.is_multiple_of(width));
                     s.count(width, |s, k| {
@@ -209,8 +217,8 @@ impl Scope<'_> {
         });
     }
 
-    /// Computes a turned member.
-    fn turned(&mut self, rows: &Rows, turned: &Turned) {
+    /// Goes through the elements of a turned member, those together that are computed together; `f` gets the number of the first of them.
+    pub fn turned_chunks(&mut self, rows: &Rows, turned: &Turned, f: &mut dyn FnMut(&mut Self, ValueId)) {
         let before = (self.lane_var, std::mem::take(&mut self.more_lanes), self.along);
         self.lane_var = Some(turned.vectors[0]);
         self.more_lanes = turned.vectors[1..].to_vec();
@@ -235,45 +243,66 @@ impl Scope<'_> {
                 }
                 let last = turned.offsets[turned.offsets.len() - 1];
                 let span = last + rows.block.width;
-                s.count(size.div_ceil(span), |s, n| {
-                    let first = s.tile_start(n, span, size);
+                let spans = size.div_ceil(span);
+                s.count(spans, |s, m| {
+                    let first = s.tile_start(m, span, size);
                     for (&vector, &offset) in turned.vectors.iter().zip(&turned.offsets) {
                         let offset = s.int(offset as i64);
                         let value = s.int_op(BinaryOp::Add, first, offset);
                         s.bind(vector, value);
                     }
-                    s.turned_points(rows, turned);
+                    let (spans, points) = (s.int(spans as i64), s.int((count * turned.vectors.len()) as i64));
+                    let number = s.int_op(BinaryOp::Mul, n, spans);
+                    let number = s.int_op(BinaryOp::Add, number, m);
+                    let number = s.int_op(BinaryOp::Mul, number, points);
+                    f(s, number);
                 });
             });
         });
         (self.lane_var, self.more_lanes, self.along) = before;
     }
 
+    /// The item's row in the first lane of the vector of that number.
+    fn offset(&mut self, rows: &Rows, vector: ValueId) -> ValueId {
+        let block = rows.block;
+        let (own, last) = (self.int(block.own() as i64), self.int((block.rows - block.width) as i64));
+        let offset = self.int_op(BinaryOp::Mul, vector, own);
+        if block.rows == block.own() * block.vectors && block.own() == block.width {
+            return offset;
+        }
+        self.int_op(BinaryOp::Min, offset, last)
+    }
+
     /// The first of the rows of a vector's own that a step does, `count` each: its lane among those of all vectors, and the row. The last step ends with
     /// the vector's lanes.
     fn own_lane(&mut self, rows: &Rows, vector: ValueId, step: ValueId, count: usize) -> (ValueId, ValueId) {
         let block = rows.block;
-        let vectors = block.vectors;
-        // Vector v's first lane has row v * offset(1), the first of its own is row v * own.
-        let (own, offset) = (block.own(), if vectors > 1 { block.offset(1) } else { 0 });
+        let own = block.own();
         let times = |s: &mut Self, v: ValueId, n: usize| {
             let n = s.int(n as i64);
             s.int_op(BinaryOp::Mul, v, n)
         };
-        let (before, step) = (times(self, vector, own - offset), times(self, step, count));
-        let lane = self.int_op(BinaryOp::Add, before, step);
+        let (first, step) = (self.offset(rows, vector), times(self, step, count));
+        let whole = own.is_multiple_of(count) && block.rows == own * block.vectors;
+        let lane = if block.rows == block.lanes() {
+            step
+        } else {
+            let before = times(self, vector, own);
+            let before = self.int_op(BinaryOp::Sub, before, first);
+            self.int_op(BinaryOp::Add, before, step)
+        };
         let last = self.int((block.width - count) as i64);
-        let whole = own.is_multiple_of(count) && block.rows == own * vectors;
         let lane = if whole { lane } else { self.int_op(BinaryOp::Min, lane, last) };
-        let (base, first) = (times(self, vector, block.width), times(self, vector, offset));
+        let base = times(self, vector, block.width);
         let place = self.int_op(BinaryOp::Add, base, lane);
         let row = self.int_op(BinaryOp::Add, first, lane);
         let start = self.value_of(rows.lane);
         (place, self.int_op(BinaryOp::Add, start, row))
     }
 
-    fn turned_points(&mut self, rows: &Rows, turned: &Turned) {
-        let (mut bodies, mut places) = (Vec::new(), Vec::new());
+    /// The elements of a turned member that are computed together: their bodies, and where they are.
+    pub fn turned_bodies(&self, rows: &Rows, turned: &Turned, body: &Expr) -> Vec<(Expr, Vec<Index>)> {
+        let mut out = Vec::new();
         for (&row, &place) in turned.rows.iter().zip(&turned.places) {
             for &vector in &turned.vectors {
                 let sub = |v: VarId| match v {
@@ -282,10 +311,16 @@ impl Scope<'_> {
                     v if v == turned.along => Some(vector.into()),
                     _ => None,
                 };
-                bodies.push(turned.body.subst_vars(&sub, self.view));
-                places.push(turned.at.iter().map(|i| i.subst(&sub, self.view)).collect::<Vec<Index>>());
+                let at = turned.at.iter().map(|i| i.subst(&sub, self.view)).collect();
+                out.push((body.subst_vars(&sub, self.view), at));
             }
         }
+        out
+    }
+
+    fn turned_points(&mut self, rows: &Rows, turned: &Turned) {
+        let (bodies, places): (Vec<Expr>, Vec<Vec<Index>>) =
+            self.turned_bodies(rows, turned, &turned.body).into_iter().unzip();
         for (value, at) in self.eval_many(&bodies).into_iter().zip(&places) {
             let value = self.widen(value);
             self.store(turned.tensor, at, value);

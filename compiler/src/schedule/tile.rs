@@ -5,16 +5,17 @@
 //! are one load, anything else is a load a lane. A tensor that is read across its rows is copied once with its dimensions permuted, if that is cheap beside the work.
 //! Sizes that are no multiple of a tile are covered by tiles that overlap: what is computed twice is stored twice with the same bits.
 
-use super::cost::expr_cost;
+use super::cost::{expr_cost, value_cost};
 use super::emit::Scope;
 use super::expand::View;
-use super::{Facts, Planner, panel};
+use super::rows::Member;
+use super::{Facts, Planner, along, panel};
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Bounds, Clause, Definition, Expr, Index, Keep, Node, Pred, TensorId, VarId};
 use crate::loops::Kernel;
 use std::collections::HashMap;
 
-/// The cost of a result under which it is memory that takes the time.
+/// The cost of a result, conditions aside, under which it is memory that takes the time.
 const LIGHT: f64 = 96.0;
 
 /// Neighbouring elements that are in one line of memory.
@@ -54,6 +55,16 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
     let reads = loads(&planner.view, &body);
     let work = expr_cost_of(&planner.view, &body) * planner.view_points(&clause.vars) as f64;
     let lane = choose_lane(&planner.view, &facts, tensor, clause, &reads, work);
+    if let Some(v) = lane
+        && taken_apart(&planner.view, &reads, v, work)
+    {
+        let rows = clause.vars.clone();
+        let members = [Member { tensor, clause: Clause { body: body.clone(), ..clause.clone() }, rows, sum: None }];
+        if let Some(width) = along::width(&mut planner.view, &facts, &members) {
+            let (kernel, tensors) = along::build(&mut planner.view, &members, width);
+            return planner.launch(kernel, tensors, site);
+        }
+    }
     let panels = |planner: &mut Planner<'_>, body: &Expr| {
         lane.and_then(|lane| panel::schedule(&mut planner.view, &facts, tensor, clause, body, lane))
     };
@@ -148,6 +159,15 @@ fn lane_cost(load: &Load, v: VarId) -> (f64, bool) {
 fn copy_pays(view: &View<'_>, load: &Load, work: f64) -> bool {
     let size = view.shape(load.tensor).iter().product::<usize>() as f64;
     load.weight >= 8.0 && size * 16.0 <= work
+}
+
+/// Whether most of what is done is to take apart, or put together, vectors in inner loops, with this variable along the lanes.
+fn taken_apart(view: &View<'_>, loads: &[Load], lane: VarId, work: f64) -> bool {
+    let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
+    loads.iter().any(|l| {
+        let (cost, copyable) = lane_cost(l, lane);
+        l.weight == heaviest && heaviest >= 8.0 && cost > 1.0 && !(copyable && copy_pays(view, l, work))
+    })
 }
 
 fn choose_lane(
@@ -401,6 +421,14 @@ impl Place<'_> {
     }
 }
 
+/// Whether the lanes share nothing that is loaded: neighbours then read what lies side by side, and nothing is gained by staying with some of them.
+fn own_lanes(view: &View<'_>, tile: &Tile, body: &Expr) -> bool {
+    let loads = loads(view, body);
+    let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
+    let Some(lane) = tile.lane.last() else { return false };
+    loads.iter().filter(|l| l.weight == heaviest).all(|l| l.address.coefficient(*lane) == 1)
+}
+
 fn contains_reduce(e: &Expr) -> bool {
     let mut found = matches!(&*e.node, Node::Reduce(_));
     e.for_each_child(&mut |c| found |= contains_reduce(c));
@@ -449,7 +477,9 @@ fn emit(
     let mut cost = each * points.len() as f64;
     let mut serial = Vec::new();
     // Where little is done for a result, items go through memory in order; where much is, they stay with what their lanes need.
-    let tile_var = (lane_tiles > 1 && each < LIGHT).then(|| view.var("tiles", lane_tiles));
+    let tile_var = (lane_tiles > 1
+        && (value_cost(&view.axes, &view.function, body) < LIGHT || own_lanes(view, tile, body)))
+    .then(|| view.var("tiles", lane_tiles));
     let in_order = tile_var.is_some();
     if let Some(v) = tile_var {
         outer.push(v);

@@ -19,11 +19,15 @@ fn gradient(p: &Program) -> Program {
     d
 }
 
-/// Runs the kernels for vectors of `lanes` and compares with the interpreter.
+/// Runs the kernels for vectors of `lanes` and compares with the interpreter, with enough local memory and with little.
 fn kernels_agree(p: &Program, lanes: usize) {
+    [16 << 10, 24 * lanes].into_iter().for_each(|local_bytes| kernels_agree_in(p, lanes, local_bytes));
+}
+
+fn kernels_agree_in(p: &Program, lanes: usize, local_bytes: usize) {
     let args = value::arguments(p, 3);
     let want = interp::run(p, &args).unwrap_or_else(|e| panic!("{e}\n{p}"));
-    let facts = Facts { lanes, units: 2, local_bytes: 16 << 10, registers: 28 };
+    let facts = Facts { lanes, units: 2, local_bytes, registers: 28 };
     let arg = |role: &ArgRole| {
         let (_, a): &(ArgRole, Array) = args.iter().find(|(r, _)| r == role).expect("every argument has a value");
         BufferData::F32(a.data.iter().map(|x| *x as f32).collect())

@@ -9,6 +9,8 @@ mod exprs;
 mod indices;
 mod reduce;
 
+pub(super) use reduce::combine;
+
 use super::expand::View;
 use crate::ir::{BinaryOp, Elem, Expr, Pred, TensorId, VarId, index::Sizes};
 use crate::loops::{Block, Buffer, BufferId, Kernel, Local, LocalId, Op, RegId, Stmt, Type, ValueId};
@@ -34,6 +36,10 @@ pub struct Scope<'a> {
     locals: HashMap<TensorId, LocalId>,
     /// Local arrays that are not written any more.
     filled: HashSet<LocalId>,
+    /// Local arrays for partial results of tensors.
+    pub(super) sums: HashMap<TensorId, LocalId>,
+    /// Where loops over variables start, if not at zero.
+    starts: HashMap<VarId, ValueId>,
     /// Tensors for the single lanes of local arrays of vectors.
     single: HashMap<TensorId, LocalId>,
     /// Tensors whose one value (at the kernel's row) is at hand.
@@ -96,6 +102,8 @@ impl<'a> Scope<'a> {
             buffers: HashMap::new(),
             locals: HashMap::new(),
             filled: HashSet::new(),
+            sums: HashMap::new(),
+            starts: HashMap::new(),
             single: HashMap::new(),
             pinned: HashMap::new(),
             bound: HashMap::new(),
@@ -174,6 +182,41 @@ impl<'a> Scope<'a> {
         self.lane_var == Some(var) || self.more_lanes.contains(&var)
     }
 
+    /// A local array of `len` for partial results of a tensor.
+    pub fn array(&mut self, tensor: TensorId, ty: Type, len: usize) -> LocalId {
+        let id = LocalId(self.kernel.locals.len() as u32);
+        let name = format!("{}.sums", self.view.name(tensor));
+        self.kernel.locals.push(Local { name, ty, len: len as u32 });
+        self.sums.insert(tensor, id);
+        id
+    }
+
+    /// The partial result of that number.
+    pub fn load_array(&mut self, tensor: TensorId, index: ValueId) -> ValueId {
+        let local = self.sums[&tensor];
+        let ty = self.kernel.locals[local.0 as usize].ty;
+        self.op(Op::LoadLocal { local, index }, ty)
+    }
+
+    /// Stores the partial result of that number.
+    pub fn store_array(&mut self, tensor: TensorId, index: ValueId, value: ValueId) {
+        let local = self.sums[&tensor];
+        self.push(Stmt::StoreLocal { local, index, value });
+    }
+
+    /// From now on, loops over a variable start there, or at zero again.
+    pub fn start_at(&mut self, var: VarId, first: Option<ValueId>) {
+        match first {
+            Some(v) => self.starts.insert(var, v),
+            None => self.starts.remove(&var),
+        };
+    }
+
+    /// Whether loops over a variable start elsewhere than at zero.
+    pub(super) fn is_shortened(&self, var: VarId) -> bool {
+        self.starts.contains_key(&var)
+    }
+
     /// A local array that stands for no tensor, the same one for equal names.
     pub fn scratch(&mut self, name: &str, ty: Type, len: usize) -> LocalId {
         let old = self.kernel.locals.iter().position(|l| l.name == name && l.ty == ty && l.len == len as u32);
@@ -247,7 +290,10 @@ impl<'a> Scope<'a> {
 
     /// `for var in 0..count`, `var` bound to the scalar `lo + step * counter`; a count of one is not a loop.
     pub fn for_loop(&mut self, var: VarId, count: usize, f: impl FnOnce(&mut Self)) {
-        let lo = self.int(0);
+        let lo = match self.starts.get(&var) {
+            Some(&first) => first,
+            None => self.int(0),
+        };
         if count == 1 {
             self.bind(var, lo);
             f(self);

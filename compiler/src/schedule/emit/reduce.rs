@@ -46,7 +46,8 @@ impl Scope<'_> {
                 wheres.push(self.reg(none));
             }
         }
-        let written_out = along.is_none() && !positional && self.can_be_written_out(points);
+        let shortened = r.vars.iter().any(|&v| self.is_shortened(v));
+        let written_out = !shortened && along.is_none() && !positional && self.can_be_written_out(points);
         if written_out {
             self.write_out(points, &regs[0], &r.vars, &mut Vec::new());
         }
@@ -146,7 +147,7 @@ impl Scope<'_> {
         let r = points[0];
         let Some(&last) = r.vars.last() else { return 1 };
         let steps = self.view.size_of(last) as usize / if along.is_some() { self.lanes as usize } else { 1 };
-        if along.is_none() && self.can_be_written_out(points) {
+        if self.is_shortened(last) || (along.is_none() && self.can_be_written_out(points)) {
             return 1;
         }
         let simple = r.op == Monoid::Sum && nodes(&r.body) <= SMALL;
@@ -242,7 +243,7 @@ fn nodes(e: &Expr) -> usize {
 }
 
 /// The operation that combines two values of a reduction.
-fn combine(op: Monoid) -> BinaryOp {
+pub(in crate::schedule) fn combine(op: Monoid) -> BinaryOp {
     match op {
         Monoid::Sum => BinaryOp::Add,
         Monoid::Prod => BinaryOp::Mul,
