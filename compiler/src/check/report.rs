@@ -11,18 +11,23 @@ pub(crate) type R<T> = Result<T, Reported>;
 
 /// Adds a help line with the candidate that is closest to `name`, if one is close.
 pub(crate) fn suggest<'n>(d: Diagnostic, name: &str, candidates: impl Iterator<Item = &'n str>) -> Diagnostic {
+    match closest(name, candidates) {
+        Some(candidate) => d.help(format!("did you mean `{candidate}`?")),
+        None => d,
+    }
+}
+
+/// The candidate that is closest to a misspelt name, if one is close.
+pub fn closest<'n>(name: &str, candidates: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let letters = |name: &str| name.chars().count();
     let limit = 1 + letters(name) / 4;
     // Between names of one letter any distance is as good as none.
-    let best = candidates
+    candidates
         .filter(|c| *c != name && (letters(name) > 1 || c.eq_ignore_ascii_case(name)))
         .map(|c| (distance(name, c), c))
         .filter(|(d, _)| *d <= limit)
-        .min_by_key(|(d, c)| (*d, c.len()));
-    match best {
-        Some((_, candidate)) => d.help(format!("did you mean `{candidate}`?")),
-        None => d,
-    }
+        .min_by_key(|(d, c)| (*d, c.len()))
+        .map(|(_, candidate)| candidate)
 }
 
 /// `1 input`, `2 inputs`.
