@@ -1,10 +1,12 @@
-//! No text and no sizes make a verb panic: it succeeds, or says what is wrong and exits with 1.
+//! No text and no sizes make a verb panic that needs no more than a spec: it succeeds, or says what is wrong and exits with 1.
 
 mod common;
+#[path = "common/damage.rs"]
+mod damage;
 
 use common::foveate;
+use damage::{copy, damage_text, damages};
 use proptest::prelude::*;
-use std::fs;
 use std::path::Path;
 
 const ITEMS: &[&str] = &[
@@ -84,20 +86,6 @@ fn run(verb: &[&str], item: &str, mut settings: Vec<String>) -> Result<(), TestC
     Ok(())
 }
 
-/// Copies a folder of specs, so that what a damaged one imports lies beside it.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a folder");
-    for entry in fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let to = to.join(path.file_name().expect("a name"));
-        if path.is_dir() {
-            copy(&path, &to);
-        } else {
-            fs::copy(&path, &to).expect("copied");
-        }
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, rng_seed: proptest::test_runner::RngSeed::Fixed(1), ..ProptestConfig::default() })]
 
@@ -123,27 +111,14 @@ proptest! {
     fn no_damage_to_a_spec_makes_a_verb_panic(
         item in prop::sample::select(ITEMS.to_vec()),
         settings in settings(),
-        damage in prop::collection::vec((any::<prop::sample::Index>(), 0usize..6, any::<prop::sample::Index>()), 1..4),
+        damages in damages(),
     ) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let (file, name) = item.split_once(':').expect("FILE:ITEM");
-        let mut text: Vec<char> = fs::read_to_string(root.join(file)).expect("read").chars().collect();
-        for (at, how, other) in damage {
-            let (at, other) = (at.index(text.len()), other.index(text.len()));
-            match how {
-                0 => { text.remove(at); }
-                1 => text.insert(at, text[other]),
-                2 => text[at] = text[other],
-                3 => { text.truncate(at.max(20)); }
-                4 => { let end = (at + other % 20).min(text.len()); text.drain(at..end); }
-                _ => { let piece: Vec<char> = text[at..(at + other % 30).min(text.len())].to_vec(); text.splice(other..other, piece); }
-            }
-            if text.is_empty() { text.push('x'); }
-        }
         let folder = tempfile::tempdir().expect("a folder");
         copy(&root.join("specs"), &folder.path().join("specs"));
         let path = folder.path().join(file);
-        fs::write(&path, text.into_iter().collect::<String>()).expect("written");
+        damage_text(&path, &damages);
         let path = path.display().to_string();
         run(&["check"], &path, Vec::new())?;
         run(&["fmt", "--check"], &path, Vec::new())?;

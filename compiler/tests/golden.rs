@@ -71,14 +71,17 @@ fn arguments(program: &Program, golden: &Tensors) -> Vec<(ArgRole, Array)> {
         .collect()
 }
 
-fn check(spec: &str, item: &str, name: &str, settings: &[(&str, &str)]) {
+fn check(spec: &str, item: &str, name: &str, settings: &str) {
     let golden = load(name);
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut sources = SourceMap::new();
     let loaded = Spec::load(&root.join("specs").join(spec), &mut sources);
     let loaded = loaded.unwrap_or_else(|d| panic!("{}", render(&d, &sources, false)));
-    let mut settings: Vec<(String, Value)> =
-        settings.iter().map(|(n, v)| ((*n).to_owned(), Value::parse(v).expect("a value"))).collect();
+    let setting = |setting: &str| {
+        let (name, value) = setting.split_once('=').expect("NAME=VALUE");
+        (name.to_owned(), Value::parse(value).expect("a value"))
+    };
+    let mut settings: Vec<(String, Value)> = settings.split_whitespace().map(setting).collect();
     let batch = match golden.get("input/x") {
         Some((shape, _)) => {
             settings.push(("C".to_owned(), Value::Int(shape[2] as i64)));
@@ -130,39 +133,38 @@ fn check(spec: &str, item: &str, name: &str, settings: &[(&str, &str)]) {
     }
 }
 
+/// The cases of a spec.
+fn all(spec: &str) {
+    let mut found = 0;
+    for case in include_str!("../../tests/golden/cases.txt").lines().filter_map(|line| line.strip_prefix("ops/")) {
+        let mut parts = case.splitn(3, ' ');
+        let (Some(name), Some(item), settings) = (parts.next(), parts.next(), parts.next().unwrap_or_default()) else {
+            panic!("no case: {case}");
+        };
+        if let Some(item) = item.strip_prefix(spec).and_then(|rest| rest.strip_prefix(':')) {
+            check(spec, item, name, settings);
+            found += 1;
+        }
+    }
+    assert!(found > 0, "no case is of {spec}");
+}
+
 #[test]
 fn spatial_prior_attention() {
-    let module = "SpatialPriorAttention";
-    check("attention/sp_sa.fov", module, "sp_sa_5x5", &[("H", "3"), ("grid", "5x5")]);
-    check("attention/sp_sa.fov", module, "sp_sa_14x14", &[("H", "6"), ("grid", "14x14"), ("qkv_bias", "true")]);
+    all("attention/sp_sa.fov");
 }
 
 #[test]
 fn central_attention() {
-    for (name, heads, grid, k) in [
-        ("central_5x7_k3", "2", "5x7", "3"),
-        ("central_14x14_k3", "2", "14x14", "3"),
-        ("central_6x6_k5", "4", "6x6", "5"),
-    ] {
-        check("attention/mcsa.fov", "CentralAttention", name, &[("H", heads), ("grid", grid), ("k", k)]);
-    }
+    all("attention/mcsa.fov");
 }
 
 #[test]
 fn vicinity_attention() {
-    for (name, grid, form, r) in [
-        ("vicinity_sum_4x6", "4x6", "sum", "1"),
-        ("vicinity_prod_4x6", "4x6", "product", "1"),
-        ("vicinity_sum_14x14", "14x14", "sum", "2"),
-    ] {
-        let settings = [("H", "2"), ("grid", grid), ("form", form), ("r", r)];
-        check("attention/vicinity.fov", "VicinityAttention", name, &settings);
-    }
+    all("attention/vicinity.fov");
 }
 
 #[test]
 fn spatial_entropy() {
-    for name in ["spatial_entropy_noise", "spatial_entropy_smooth"] {
-        check("losses/spatial_entropy.fov", "SpatialEntropy", name, &[("H", "3"), ("grid", "14x14")]);
-    }
+    all("losses/spatial_entropy.fov");
 }

@@ -2,6 +2,7 @@
 pub mod ast;
 pub mod codes;
 pub mod diagnostic;
+mod excerpt;
 pub mod format;
 pub mod parse;
 pub mod render;

@@ -1,7 +1,6 @@
 //! Diagnostics as text for people and as data for programs.
 
 use codespan_reporting::diagnostic as codespan;
-use codespan_reporting::files::SimpleFiles;
 use codespan_reporting::term::{
     self,
     termcolor::{Ansi, NoColor, WriteColor},
@@ -9,6 +8,7 @@ use codespan_reporting::term::{
 use serde::{Deserialize, Serialize};
 
 use crate::diagnostic::{Diagnostic, Severity, SourceMap, clamp, line_column};
+use crate::excerpt::Excerpts;
 
 /// The diagnostics as text, each with code, file, line, column, excerpt, notes and help; ANSI colours on request.
 pub fn render(diagnostics: &[Diagnostic], sources: &SourceMap, color: bool) -> String {
@@ -26,21 +26,30 @@ pub fn render(diagnostics: &[Diagnostic], sources: &SourceMap, color: bool) -> S
 }
 
 fn emit_all(diagnostics: &[Diagnostic], sources: &SourceMap, out: &mut dyn WriteColor) {
-    let mut files = SimpleFiles::new();
-    for file in sources.files() {
-        files.add(file.name.as_str(), file.text.as_str());
-    }
     let config = term::Config { chars: term::Chars::ascii(), ..term::Config::default() };
     for diagnostic in diagnostics {
+        let files = Excerpts::new(sources.files(), &places(diagnostic, sources));
         // A writer into memory does not fail and the spans are cut to their files, so what is left of a failure is
         // a diagnostic without its excerpt.
-        if term::emit(out, &config, &files, &convert(diagnostic, sources)).is_err() {
+        if term::emit(out, &config, &files, &convert(diagnostic, sources, &files)).is_err() {
             let _ = writeln!(out, "{}[{}]: {}", diagnostic.severity, diagnostic.code, diagnostic.message);
         }
     }
 }
 
-fn convert(diagnostic: &Diagnostic, sources: &SourceMap) -> codespan::Diagnostic<usize> {
+/// The file and first byte of every label, and its last: those where the problem is come first.
+fn places(diagnostic: &Diagnostic, sources: &SourceMap) -> Vec<(usize, usize)> {
+    let mut labels: Vec<_> = diagnostic.labels.iter().collect();
+    labels.sort_by_key(|label| !label.primary);
+    let ends = labels.into_iter().filter_map(|label| {
+        let range = clamp(&sources.file(label.span.file)?.text, label.span);
+        let file = label.span.file as usize;
+        Some([(file, range.start), (file, range.end)])
+    });
+    ends.flatten().collect()
+}
+
+fn convert(diagnostic: &Diagnostic, sources: &SourceMap, files: &Excerpts<'_>) -> codespan::Diagnostic<usize> {
     let severity = match diagnostic.severity {
         Severity::Error => codespan::Severity::Error,
         Severity::Warning => codespan::Severity::Warning,
@@ -49,7 +58,8 @@ fn convert(diagnostic: &Diagnostic, sources: &SourceMap) -> codespan::Diagnostic
         let file = sources.file(label.span.file)?;
         let range = clamp(&file.text, label.span);
         let style = if label.primary { codespan::LabelStyle::Primary } else { codespan::LabelStyle::Secondary };
-        Some(codespan::Label::new(style, label.span.file as usize, range).with_message(&label.text))
+        let id = label.span.file as usize;
+        Some(codespan::Label::new(style, id, files.range(id, range)).with_message(&label.text))
     });
     let notes = diagnostic.notes.iter().map(|note| indent("note: ", note));
     let help = diagnostic.help.iter().map(|help| indent("help: ", help));

@@ -207,7 +207,12 @@ fn settings_are_checked() {
         ("data.path", Value::Word("nowhere".to_owned()), "nowhere: expected a directory"),
         ("data.path", Value::Str("./elsewhere".to_owned()), "./elsewhere: expected a directory"),
         ("weights.size.speed", Value::Int(1), "there are peak, warmup_epochs, decay"),
-        ("weights.nothing", Value::Int(1), "nothing"),
+        ("weights.nothing", Value::Int(1), "`NetLoss` has no result `nothing`; its results are "),
+        ("weights.siez", Value::Int(1), "did you mean `size`?"),
+        ("weights.size.peek", Value::Int(1), "did you mean `peak`?"),
+        ("optimizer.esp", Value::Float(1.0), "did you mean `eps`?"),
+        ("epoch", Value::Int(1), "did you mean `epochs`?"),
+        ("augment.flp", Value::Int(1), "did you mean `augment.flip`?"),
     ] {
         let text = with(name, value);
         assert!(text.contains(said), "{name}: {text}");

@@ -40,50 +40,25 @@ fn passes(options: &VerifyOptions) -> Verification {
     found
 }
 
-/// All golden files of an item, with the default bounds, on every device.
-fn all(spec: &str, item: &str, cases: &[(&str, &str)]) {
-    for device in ["interpreter", "cpu"] {
-        if Device::open(device).is_err() {
-            continue;
-        }
-        for (name, set) in cases {
+/// The golden files of modules and losses with the default bounds, on every device.
+#[test]
+fn golden_files() {
+    let cases = include_str!("../../tests/golden/cases.txt").lines().filter_map(|line| line.strip_prefix("ops/"));
+    for case in cases {
+        let mut parts = case.splitn(3, ' ');
+        let (Some(name), Some(item), set) = (parts.next(), parts.next(), parts.next().unwrap_or_default()) else {
+            panic!("no case: {case}");
+        };
+        let (spec, item) = item.split_once(':').expect("FILE:ITEM");
+        for device in ["interpreter", "cpu"] {
+            if Device::open(device).is_err() {
+                continue;
+            }
             let found = passes(&options(spec, item, &golden(name), set, device));
             let has = |kind: &str| found.rows.iter().any(|r| r.tensor.starts_with(kind));
             assert!(has("output/") && has("grad/"), "{name}");
         }
     }
-}
-
-#[test]
-fn spatial_prior_attention() {
-    let cases = [("sp_sa_5x5", "H=3 grid=5x5"), ("sp_sa_14x14", "H=6 grid=14x14 qkv_bias=true")];
-    all("attention/sp_sa.fov", "SpatialPriorAttention", &cases);
-}
-
-#[test]
-fn central_attention() {
-    let cases = [
-        ("central_5x7_k3", "H=2 grid=5x7 k=3"),
-        ("central_6x6_k5", "H=4 grid=6x6 k=5"),
-        ("central_14x14_k3", "H=2 grid=14x14 k=3"),
-    ];
-    all("attention/mcsa.fov", "CentralAttention", &cases);
-}
-
-#[test]
-fn vicinity_attention() {
-    let cases = [
-        ("vicinity_sum_4x6", "H=2 grid=4x6 form=sum"),
-        ("vicinity_prod_4x6", "H=2 grid=4x6 form=product"),
-        ("vicinity_sum_14x14", "H=2 grid=14x14 form=sum r=2"),
-    ];
-    all("attention/vicinity.fov", "VicinityAttention", &cases);
-}
-
-#[test]
-fn spatial_entropy() {
-    let cases = [("spatial_entropy_noise", "H=3 grid=14x14"), ("spatial_entropy_smooth", "H=3 grid=14x14")];
-    all("losses/spatial_entropy.fov", "SpatialEntropy", &cases);
 }
 
 const MCSA: (&str, &str, &str) = ("attention/mcsa.fov", "CentralAttention", "H=2 grid=5x7");

@@ -29,6 +29,7 @@ struct Recipe {
     image: Vec<usize>,
     parameters: usize,
     init: Vec<Weight>,
+    #[serde(default)]
     grad: BTreeMap<String, Statistics>,
 }
 
@@ -71,6 +72,19 @@ pub fn passes(case: &Case, head_bound: f64) {
 /// The whole case: image, target, weights and outputs.
 pub fn expand(case: &Case) -> Tensors {
     Recipe::of(case).expand(&case.file())
+}
+
+/// Image and weights of a case that has them are those of the formula.
+pub fn has_formula(case: &Case) {
+    let (recipe, stored) = (Recipe::of(case), Tensors::read(&case.file()).unwrap_or_else(|e| panic!("{e}")));
+    let expanded = recipe.expand(&case.file());
+    let mut compared = 0;
+    for (key, tensor) in expanded.iter().filter(|(key, _)| key.starts_with("param/") || *key == "input/image") {
+        assert_eq!(stored.get(key), Some(tensor), "{}: {key}", case.name);
+        compared += usize::from(key.starts_with("param/"));
+    }
+    let all = stored.iter().filter(|(key, _)| key.starts_with("param/")).count();
+    assert_eq!((compared, all), (recipe.init.len(), recipe.init.len()), "{}", case.name);
 }
 
 impl Recipe {

@@ -4,6 +4,7 @@ use foveate_compiler::check::Value;
 use foveate_runtime::checkpoint::{Tensor, Tensors};
 use foveate_runtime::verify::{Verification, VerifyOptions, verify};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// A file of golden tensors and the item that must give them.
 #[derive(Clone, Copy, Debug)]
@@ -20,55 +21,24 @@ pub struct Case {
     pub settings: &'static str,
 }
 
-const fn case(name: &'static str, spec: &'static str, item: &'static str, settings: &'static str) -> Case {
-    Case { folder: "ops", name, spec, item, settings }
+/// The cases of a folder, from `tests/golden/cases.txt`.
+fn cases(folder: &str) -> Vec<Case> {
+    let lines = include_str!("../golden/cases.txt").lines().filter(|line| !line.starts_with('#'));
+    let case = |line: &'static str| {
+        let mut parts = line.splitn(3, ' ');
+        let (file, item) = (parts.next()?.split_once('/')?, parts.next()?.split_once(':')?);
+        let settings = parts.next().unwrap_or_default();
+        Some(Case { folder: file.0, name: file.1, spec: item.0, item: item.1, settings })
+    };
+    let all = lines.map(|line| case(line).unwrap_or_else(|| panic!("no golden case: {line}")));
+    all.filter(|case| case.folder == folder).collect()
 }
 
-const fn model(name: &'static str, spec: &'static str, item: &'static str, settings: &'static str) -> Case {
-    Case { folder: "models", name, spec, item, settings }
-}
-
-const SP_SA: (&str, &str) = ("attention/sp_sa.fov", "SpatialPriorAttention");
-const MCSA: (&str, &str) = ("attention/mcsa.fov", "CentralAttention");
-const VICINITY: (&str, &str) = ("attention/vicinity.fov", "VicinityAttention");
-const ENTROPY: (&str, &str) = ("losses/spatial_entropy.fov", "SpatialEntropy");
-
-/// One for every attention module and loss.
-pub const CASES: [Case; 10] = [
-    case("sp_sa_5x5", SP_SA.0, SP_SA.1, "H=3 grid=5x5"),
-    case("sp_sa_14x14", SP_SA.0, SP_SA.1, "H=6 grid=14x14 qkv_bias=true"),
-    case("central_5x7_k3", MCSA.0, MCSA.1, "H=2 grid=5x7 k=3"),
-    case("central_6x6_k5", MCSA.0, MCSA.1, "H=4 grid=6x6 k=5"),
-    case("central_14x14_k3", MCSA.0, MCSA.1, "H=2 grid=14x14 k=3"),
-    case("vicinity_sum_4x6", VICINITY.0, VICINITY.1, "H=2 grid=4x6 form=sum"),
-    case("vicinity_prod_4x6", VICINITY.0, VICINITY.1, "H=2 grid=4x6 form=product"),
-    case("vicinity_sum_14x14", VICINITY.0, VICINITY.1, "H=2 grid=14x14 form=sum r=2"),
-    case("spatial_entropy_noise", ENTROPY.0, ENTROPY.1, "H=3 grid=14x14"),
-    case("spatial_entropy_smooth", ENTROPY.0, ENTROPY.1, "H=3 grid=14x14"),
-];
+/// Some for every attention module and loss.
+pub static CASES: LazyLock<Vec<Case>> = LazyLock::new(|| cases("ops"));
 
 /// One for every architecture, small: inference, training and all gradients of the objective.
-pub const MODELS: [Case; 4] = [
-    model(
-        "tiny_simvit",
-        "models/simvit.fov",
-        "SimVitLoss",
-        "image=32 classes=10 dims=16,24,32,40 heads=1,2,2,4 mlp_ratios=4,4,2,2 depths=1,2,1,1",
-    ),
-    model(
-        "tiny_vvt",
-        "models/vvt.fov",
-        "VvtLoss",
-        "image=32 classes=10 dims=16,24,32,40 heads=1,1,2,2 mlp_ratios=4,4,2,2 depths=1,1,2,1",
-    ),
-    model(
-        "tiny_spvit",
-        "models/sp_vit.fov",
-        "SpVitLoss",
-        "image=64 classes=10 C=36 depth=3 H=3 mlp_ratio=3 skip_lam=2 sp_layers=2",
-    ),
-    model("tiny_sar", "models/deit_sar.fov", "DeitSarLoss", "image=224 classes=10 C=24 depth=2 H=3 mlp_ratio=2"),
-];
+pub static MODELS: LazyLock<Vec<Case>> = LazyLock::new(|| cases("models"));
 
 /// The repository.
 pub fn root() -> PathBuf {

@@ -97,7 +97,7 @@ fn the_golden_bounds_are_written_down() {
     }
     use foveate_tests::full_size::FULL_SIZE;
     use foveate_tests::golden::{CASES, MODELS};
-    let cases: Vec<_> = CASES.iter().chain(&MODELS).chain(FULL_SIZE.iter().map(|(case, _)| case)).collect();
+    let cases: Vec<_> = CASES.iter().chain(MODELS.iter()).chain(FULL_SIZE.iter().map(|(case, _)| case)).collect();
     for case in &cases {
         assert!(page.contains(case.name) && page.contains(case.settings), "tests/golden/README.md lacks {}", case.name);
         assert!(case.file().exists(), "{}", case.file().display());

@@ -52,7 +52,7 @@ fn bits(case: &Case, device: Device) -> [Vec<(ResultRole, Vec<u64>)>; 2] {
 
 #[test]
 fn the_same_bits_on_any_number_of_threads() {
-    for case in CASES {
+    for case in CASES.iter().copied() {
         let on = |threads| bits(&case, Device::Kernels(Arc::new(Kernels::processor(threads))));
         let [first, again] = on(1);
         for other in [vec![again], on(2).to_vec(), on(5).to_vec()].into_iter().flatten() {

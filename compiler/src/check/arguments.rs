@@ -235,8 +235,18 @@ impl<'a> Elaborator<'a> {
     }
 
     fn misfit<T>(&mut self, param: &ast::Param, expected: &str, found: &Static, place: Span) -> R<T> {
-        let d = Diagnostic::error("E0305", format!("`{}` is {expected}, found {}", param.name.text, found.kind()));
-        self.fail(d.primary(place, format!("this is {found}")))
+        let what = match found {
+            Static::Tuple(parts) => format!("a tuple of {}", parts.len()),
+            other => other.kind().to_owned(),
+        };
+        let mut d = Diagnostic::error("E0305", format!("`{}` is {expected}, found {what}", param.name.text))
+            .primary(place, format!("this is {found}"));
+        if let ParamType::Tuple(names) = &param.ty {
+            let sizes: Vec<&str> = names.iter().map(|n| n.text.as_str()).collect();
+            let such = ["14", "7", "3", "2"].iter().cycle().take(names.len()).copied().collect::<Vec<_>>().join("x");
+            d = d.help(format!("write the sizes {} with `x` between them, such as {such}", sizes.join(" and ")));
+        }
+        self.fail(d)
     }
 
     /// An integer as a size: with an axis of that name unless it has one.

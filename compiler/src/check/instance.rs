@@ -10,7 +10,7 @@ use super::axes::{Axis, Kind};
 use super::elaborator::Elaborator;
 use super::report::{R, Reported, suggest};
 use super::spec::ItemRef;
-use super::statics::bare_name;
+use super::statics::{bare_name, failed_name};
 use super::value::{Env, Static};
 
 const FLAT_NAMES: &str = "`flat` submodules keep their names: only one of them may have this one";
@@ -258,8 +258,22 @@ impl<'a> Elaborator<'a> {
 
     fn members(&mut self, out: &mut Instance<'a>, members: &'a [Member]) -> R<()> {
         let mut ok = true;
+        let mut unmet = false;
         for member in members {
-            ok &= self.member(out, member).is_ok();
+            // With sizes that a module does not take, what else is wrong follows from it.
+            if unmet && !matches!(member, Member::Require { .. }) {
+                continue;
+            }
+            let before = self.diagnostics.len();
+            if self.member(out, member).is_err() {
+                ok = false;
+                let of_sizes = self.diagnostics[before..].iter().all(|d| matches!(d.code, "E0301" | "E0303"));
+                unmet |= of_sizes && matches!(member, Member::Require { .. }) && !self.sampling;
+                // Nor is a name unknown whose value could not be had.
+                if let Member::Axis { name, .. } | Member::Let { name, .. } = member {
+                    out.env.bind(&failed_name(&name.text), Static::Bool(true));
+                }
+            }
             if self.gave_up {
                 return Err(Reported);
             }

@@ -23,6 +23,7 @@ pub(crate) mod value;
 pub use instance::{Init, ParamDecl, Piece};
 pub use recipe::{Entry, EntryValue, Recipe};
 pub use recipe_keys::{SETTINGS, Setting, WEIGHT};
+pub use report::closest;
 pub use samples::check;
 pub use spec::{Disk, Files, ItemInfo, Spec};
 pub use value::Value;

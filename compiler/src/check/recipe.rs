@@ -55,14 +55,19 @@ impl Spec {
             Some(name) => recipes.iter().find(|r| r.name.text == name).ok_or_else(|| {
                 let d = Diagnostic::error("E0414", format!("the file has no recipe `{name}`"));
                 let d = if recipes.is_empty() { d } else { d.note(format!("it has {}", list())) };
+                let d = self.here(d, recipes.iter().map(|r| &r.name), Some(name));
                 suggest(d, name, recipes.iter().map(|r| r.name.text.as_str()))
             }),
             None => match recipes.as_slice() {
                 [one] => Ok(one),
-                [] => Err(Diagnostic::error("E0414", "the file has no recipe")
+                [] => Err(self
+                    .here(Diagnostic::error("E0414", "the file has no recipe"), std::iter::empty(), None)
                     .help("a recipe begins with `recipe NAME {` and says what to train on what")),
-                _ => Err(Diagnostic::error("E0414", format!("the file has {} recipes", recipes.len()))
-                    .help(format!("write `FILE:RECIPE`, with one of {}", list()))),
+                _ => {
+                    let d = Diagnostic::error("E0414", format!("the file has {} recipes", recipes.len()));
+                    let d = self.here(d, recipes.iter().map(|r| &r.name), None);
+                    Err(d.help(format!("write `FILE:RECIPE`, with one of {}", list())))
+                }
             },
         }?;
         Ok(Recipe { name: found.name.text.clone(), entries: entries(&found.entries)? })

@@ -4,6 +4,7 @@ use foveate_dsl::ast::{self, ModuleKind};
 
 use super::spec::{Spec, prelude_item};
 use super::value::Value;
+use crate::lower::forward::result_name;
 
 /// What kind of value a setting has.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -141,6 +142,16 @@ impl Spec {
             .filter(|i| i.dims.is_empty() && i.label_of.is_none() && !follows(&i.name.text))
             .map(|i| if i.name.text == "wd" { "weight_decay".to_owned() } else { i.name.text.clone() });
         Some(scalars.collect())
+    }
+}
+
+impl Spec {
+    /// The names of the results that an item declares; names are looked up as in [`Spec::item`]. Empty where it declares none.
+    pub fn results(&self, item: Option<&str>) -> Vec<String> {
+        let Ok(found) = self.find(item) else { return Vec::new() };
+        let ast::Item::Module(module) = self.ast_item(found) else { return Vec::new() };
+        let results = forward_of(module).into_iter().flat_map(|f| &f.results);
+        results.map(|r| result_name(module.kind, r.name.as_ref())).collect()
     }
 }
 

@@ -49,6 +49,24 @@ pub fn check(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
                 ast::Item::Recipe(recipe) => out.add(recipe_settings::check(spec, sources, recipe, &covered)),
             }
         }
+        // What an error keeps from being used, or nothing uses, may be wrong too.
+        let wrong = out.diagnostics.iter().any(Diagnostic::is_error);
+        for (name, r) in spec.imported() {
+            if !wrong && unused::is_mentioned(spec, sources, name) {
+                continue;
+            }
+            let steps_left = Cell::new(MAX_STEPS);
+            let mut more = Findings::default();
+            match spec.ast_item(r) {
+                ast::Item::Module(module) => {
+                    Samples { spec, sources, r, module, steps_left: &steps_left, covered: &covered }.run(&mut more)
+                }
+                ast::Item::Function(function) => more.add(function_body(spec, sources, r, function, &steps_left)),
+                ast::Item::Recipe(_) => {}
+            }
+            more.diagnostics.retain(Diagnostic::is_error);
+            out.add(more.diagnostics);
+        }
         // A name that an error keeps from being used is no news.
         if !out.diagnostics.iter().any(Diagnostic::is_error) {
             out.add(unused::warnings(spec, sources));

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use foveate_dsl::ast::{self, ImportSource, Span};
 use foveate_dsl::{Diagnostic, SourceMap, parse};
 
-use super::report::suggest;
+use super::report::{closest, suggest};
+
+/// The most items that a message points at.
+const MOST_PLACES: usize = 8;
 
 /// The prelude's files, part of the compiler.
 const PRELUDE: &[(&str, &str)] = &[
@@ -57,9 +60,10 @@ pub(crate) struct ItemRef {
     pub item: usize,
 }
 
-/// A loaded file: its tree and what its names mean.
+/// A loaded file: its number among the texts, its tree and what its names mean.
 #[derive(Debug)]
 pub(crate) struct Loaded {
+    pub id: u32,
     pub tree: Arc<ast::File>,
     pub names: HashMap<String, ItemRef>,
 }
@@ -152,6 +156,7 @@ impl Spec {
                 if !modules.is_empty() {
                     d = d.note(format!("it has {}", list()));
                 }
+                d = self.here(d, modules.iter().map(|(_, m)| &m.name), Some(name));
                 Err(Box::new(suggest(d, name, modules.iter().map(|(_, m)| m.name.text.as_str()))))
             }
             None => {
@@ -168,6 +173,7 @@ impl Spec {
                             n => format!("the file has {n} items: say which one is meant"),
                         };
                         let d = Diagnostic::error("E0102", message);
+                        let d = self.here(d, modules.iter().map(|(_, m)| &m.name), None);
                         Box::new(if modules.is_empty() {
                             d
                         } else {
@@ -178,9 +184,34 @@ impl Spec {
         }
     }
 
+    /// Gives what is said about the names that a file has, or has not, its places: that of the closest one or else all of them, or, where there are
+    /// none, the first line.
+    pub(super) fn here<'n>(
+        &self,
+        d: Diagnostic,
+        names: impl Iterator<Item = &'n ast::Name> + Clone,
+        wanted: Option<&str>,
+    ) -> Diagnostic {
+        let close = wanted.and_then(|wanted| closest(wanted, names.clone().map(|n| n.text.as_str())));
+        let mut places = names.filter(|n| close.is_none_or(|c| c == n.text)).peekable();
+        if places.peek().is_none() {
+            let start = Span { file: self.files[self.root].id, start: 0, end: 0 };
+            return d.primary(start, "this file");
+        }
+        places.take(MOST_PLACES).fold(d, |d, name| d.primary(name.span, ""))
+    }
+
     /// The number of the file itself.
     pub(crate) fn root(&self) -> usize {
         self.root
+    }
+
+    /// What the file itself imports from other files than the prelude's.
+    pub(crate) fn imported(&self) -> Vec<(&str, ItemRef)> {
+        let root = &self.files[self.root];
+        let imports = root.tree.imports.iter().filter(|i| matches!(i.source, ImportSource::Path(_)));
+        let names = imports.flat_map(|i| &i.names).map(|name| name.text.as_str());
+        names.filter_map(|name| Some((name, *root.names.get(name)?))).collect()
     }
 
     /// The items of the file itself, as written.
@@ -308,7 +339,7 @@ impl Loader<'_> {
         let tree = Arc::new(tree);
         self.diagnostics.append(&mut diagnostics);
         let number = self.files.len();
-        self.files.push(Loaded { tree: Arc::clone(&tree), names: HashMap::new() });
+        self.files.push(Loaded { id, tree: Arc::clone(&tree), names: HashMap::new() });
         // Prelude files may import each other; so a file's own names are known before its imports are read.
         let mut names = HashMap::new();
         for (item, i) in tree.items.iter().enumerate() {

@@ -87,6 +87,9 @@ impl Elaborator<'_> {
                 .primary(path.span, format!("expected one of {}", words.join(", ")));
             return self.fail(suggest(d, &name, words.iter().copied()));
         }
+        if env.get(&failed_name(&name)).is_some() {
+            return Err(Reported);
+        }
         let d = Diagnostic::error("E0101", format!("unknown compile-time name `{name}`")).primary(path.span, "");
         let d = suggest(d, &name, env.names());
         self.fail(d)
@@ -508,4 +511,9 @@ pub(crate) fn static_function(name: &str, args: &[Static]) -> Option<Static> {
         _ => return None,
     };
     Some(Static::Float(out))
+}
+
+/// The hidden name that is bound where the value of a name could not be had.
+pub(crate) fn failed_name(name: &str) -> String {
+    format!("{name} failed")
 }

@@ -12,8 +12,7 @@ use super::spec::Spec;
 pub(crate) fn warnings(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
     let mut out = Vec::new();
     let file = spec.file(spec.root());
-    let counts = |span: Span| mentions(sources.snippet(span));
-    let bodies: Vec<HashMap<&str, usize>> = file.tree.items.iter().map(|item| counts(item.span())).collect();
+    let bodies = bodies(spec, sources);
     for name in file.tree.imports.iter().flat_map(|import| &import.names) {
         if !bodies.iter().any(|words| words.contains_key(name.text.as_str())) {
             let d = Diagnostic::warning("E0108", format!("`{}` is imported and not used", name.text));
@@ -31,6 +30,16 @@ pub(crate) fn warnings(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
         }
     }
     out
+}
+
+/// Whether an item of the file mentions a name.
+pub(crate) fn is_mentioned(spec: &Spec, sources: &SourceMap, name: &str) -> bool {
+    bodies(spec, sources).iter().any(|words| words.contains_key(name))
+}
+
+/// The words of every item of the file.
+fn bodies<'t>(spec: &Spec, sources: &'t SourceMap) -> Vec<HashMap<&'t str, usize>> {
+    spec.root_items().iter().map(|item| mentions(sources.snippet(item.span()))).collect()
 }
 
 /// How often each word of a text stands in it, comments apart.

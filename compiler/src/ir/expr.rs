@@ -261,8 +261,8 @@ pub fn mix(mut h: u32) -> u32 {
 }
 
 impl Pred {
-    /// The conjunction, flattened, without what is trivially true. Parts that read tensors come last: where the ranges before them hold, what they read
-    /// is inside.
+    /// The conjunction, flattened, without what is trivially true. Parts that read tensors come last, and those that read at places which are read
+    /// themselves after the others: where the ranges before them hold, what they read is inside.
     pub fn and(parts: impl IntoIterator<Item = Pred>) -> Pred {
         let mut out: Vec<Pred> = Vec::new();
         for p in parts {
@@ -273,8 +273,8 @@ impl Pred {
             }
         }
         out.sort_by_key(|p| {
-            let mut reads = false;
-            p.visit_reads(&mut |_, _| reads = true);
+            let mut reads = 0;
+            p.visit_reads(&mut |_, at| reads = reads.max(1 + nesting(at)));
             reads
         });
         out.dedup();
@@ -299,4 +299,11 @@ impl Pred {
         let above = range.is_none_or(|(_, h)| h >= hi).then(|| Pred::NonNeg(Index::from(hi - 1).sub(index)));
         Pred::and(below.into_iter().chain(above))
     }
+}
+
+/// How many reads deep the places are that are read: 0 for places without reads.
+fn nesting(at: &[Index]) -> usize {
+    let mut deepest = 0;
+    at.iter().for_each(|i| i.visit_reads(&mut |_, at| deepest = deepest.max(1 + nesting(at))));
+    deepest
 }

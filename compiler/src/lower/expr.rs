@@ -1,7 +1,7 @@
 //! Expressions of `forward` at one point of their index domain.
 
 use foveate_dsl::Diagnostic;
-use foveate_dsl::ast::{BinaryOp as AstOp, Expr as Ast, ExprKind, Path, Piece, Span, UnaryOp as AstUnary};
+use foveate_dsl::ast::{BinaryOp as AstOp, Expr as Ast, ExprKind, Path, Piece, Span, Stmt, UnaryOp as AstUnary};
 
 use super::builder::View;
 use super::index::{At, IndexVal};
@@ -213,6 +213,18 @@ impl<'a> Elaborator<'a> {
         self.read(view, name, at, span)
     }
 
+    /// Where `forward` defines a name after a place in it.
+    fn defined_later(&self, name: &str, span: Span) -> Option<Span> {
+        let forward = self.frame.instance.as_ref()?.forward?;
+        let targets = forward.body.iter().flat_map(|stmt| match stmt {
+            Stmt::Define { target, .. } => std::slice::from_ref(target),
+            Stmt::DefineTuple { targets, .. } => targets.as_slice(),
+            _ => &[],
+        });
+        let mut names = targets.map(|t| &t.name);
+        names.find(|n| n.text == name && n.span.file == span.file && n.span.start > span.start).map(|n| n.span)
+    }
+
     pub(crate) fn unknown<T>(&mut self, name: &str, span: Span) -> R<T> {
         let mut names: Vec<String> = self.frame.tensors.iter().map(|(n, _)| n.clone()).collect();
         names.extend(self.frame.scope.iter().map(|b| b.name.clone()));
@@ -224,7 +236,19 @@ impl<'a> Elaborator<'a> {
                 names.extend(sub.slots.iter().map(|(slot, _)| format!("{n}.{slot}")));
             }
         }
-        let mut d = Diagnostic::error("E0101", format!("unknown name `{name}`")).primary(span, "");
+        let mut d = Diagnostic::error("E0101", format!("unknown name `{name}`"));
+        // Its parts have its name before a dot.
+        if self.frame.defining.split('.').next() == Some(name) {
+            let d = d.primary(span, "this is what is being defined");
+            return self.fail(d.help(
+                "a definition cannot refer to itself: give each step a name of its own, or write it as a reduction over what comes before",
+            ));
+        }
+        d = d.primary(span, "");
+        if let Some(later) = self.defined_later(name, span) {
+            let d = d.secondary(later, "this is defined only here");
+            return self.fail(d.help("a definition sees those above it: move it up"));
+        }
         if let Some((head, rest)) = name.rsplit_once('.') {
             let called = self.frame.submodule(head).is_some();
             if called {

@@ -178,6 +178,10 @@ impl Separate<'_, '_> {
             }
             UnaryOp::Cos | UnaryOp::Sin | UnaryOp::Exp => {
                 let (x, y) = self.halves(a, op)?;
+                // Apart from each other, what a softmax keeps at most 1 overflows.
+                if op == UnaryOp::Exp && (self.reads_greatest(&x) || self.reads_greatest(&y)) {
+                    return self.stop("an exponential relative to the greatest value lies between the products");
+                }
                 let term = |coef: f64, f: Expr, g: Expr| Term {
                     coef,
                     factors: vec![f, g],
@@ -203,6 +207,19 @@ impl Separate<'_, '_> {
                 self.stop(between(&format!("{op:?}").to_lowercase()))
             }
         }
+    }
+
+    /// Whether a greatest value is read.
+    fn reads_greatest(&self, e: &Expr) -> bool {
+        let is_greatest = |t: TensorId| {
+            let definition = self.cx.position(t).and_then(|p| self.cx.definition_at(p));
+            definition.is_some_and(|d| {
+                d.clauses.iter().any(|c| matches!(&*c.body.node, Node::Reduce(r) if r.op == Monoid::Max))
+            })
+        };
+        let mut found = false;
+        e.visit_reads(&mut |t, _| found |= is_greatest(t));
+        found
     }
 
     /// `a = x + y`, `x` without inner and `y` without outer variables.

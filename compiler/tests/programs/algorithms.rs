@@ -199,6 +199,22 @@ fn a_feature_map_is_of_rank_one() {
     assert!(report.algorithms.iter().any(|a| a.text.starts_with("linear, rank 1")), "{report:#?}");
 }
 
+/// A softmax of scores that are the same in every row stays relative to the greatest: exponentials of the scores alone overflow.
+#[test]
+fn a_softmax_is_not_taken_apart() {
+    let mut b = Build::new();
+    let (x, y) = (b.input("x", &[4]), b.input("y", &[30]));
+    let (i, j, s) = (b.var("i", 30), b.var("j", 30), b.var("s", 4));
+    let product = Expr::unary(UnaryOp::Tanh, Expr::mul(read(x, &[s]), read(y, &[j])));
+    let score = b.define("score", &[i, j], sum(&[s], product));
+    let m = b.define("m", &[i], max(&[j], read(score, &[i, j])));
+    let e = b.define("e", &[i, j], exp(Expr::sub(read(score, &[i, j]), Expr::stop(read(m, &[i])))));
+    let total = b.define("total", &[i], sum(&[j], read(e, &[i, j])));
+    b.result(total);
+    let (_, report) = rewritten(&b.program, pipeline::BEFORE);
+    assert!(!report.fired(linearise::NAME, "total"), "{report:#?}");
+}
+
 /// What stands between the products, and masks, stop it; each is named.
 #[test]
 fn what_does_not_separate() {

@@ -54,7 +54,8 @@ impl Build {
         self.clauses(tensor, clauses);
         tensor
     }
-    fn clauses(&mut self, tensor: TensorId, clauses: Vec<Clause>) {
+    /// The definition of a tensor by clauses.
+    pub fn clauses(&mut self, tensor: TensorId, clauses: Vec<Clause>) {
         self.function().body.push(Stmt::Define(Definition { tensor, clauses, keep: Keep::Auto }));
     }
     pub fn result(&mut self, tensor: TensorId) {

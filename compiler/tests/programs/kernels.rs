@@ -30,26 +30,37 @@ fn kernels_agree_in(p: &Program, lanes: usize, local_bytes: usize) {
     let facts = Facts { lanes, units: 2, local_bytes, registers: 28 };
     let arg = |role: &ArgRole| {
         let (_, a): &(ArgRole, Array) = args.iter().find(|(r, _)| r == role).expect("every argument has a value");
-        BufferData::F32(a.data.iter().map(|x| *x as f32).collect())
+        let f = p.entry();
+        let given = f.args.iter().find(|a| a.role == *role).expect("it is an argument");
+        match f.tensor(given.tensor).elem {
+            Elem::I32 => BufferData::I32(a.data.iter().map(|x| *x as i32).collect()),
+            _ => BufferData::F32(a.data.iter().map(|x| *x as f32).collect()),
+        }
     };
-    for (roles, data) in host::run(&schedule(p, &facts), &arg).unwrap_or_else(|e| panic!("{e}\n{p}")) {
+    let graph = std::panic::catch_unwind(|| schedule(p, &facts))
+        .unwrap_or_else(|_| panic!("scheduling for {lanes} lanes\n{p}"));
+    for (roles, data) in host::run(&graph, &arg).unwrap_or_else(|e| panic!("{e}\n{p}")) {
         let (_, expected) = want.iter().find(|(r, _)| *r == roles[0]).expect("every result has a buffer");
-        let Some(got) = data.as_f32() else { continue };
+        let got: Vec<f64> = match data {
+            BufferData::F32(v) => v.into_iter().map(f64::from).collect(),
+            BufferData::I32(v) => v.into_iter().map(f64::from).collect(),
+            BufferData::U32(v) => v.into_iter().map(f64::from).collect(),
+        };
         let size: f64 = expected.data.iter().map(|x| x * x).sum::<f64>().sqrt();
         if !size.is_finite() || size > 1e6 {
             continue;
         }
-        let error: f64 = expected.data.iter().zip(got).map(|(a, b)| (a - f64::from(*b)).powi(2)).sum::<f64>().sqrt();
+        let error: f64 = expected.data.iter().zip(got).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt();
         assert!(error <= 5e-4 * size + 5e-3, "{:?} at {lanes} lanes: error {error} of {size}\n{p}", roles[0]);
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(150), failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(150), failure_persistence: None, max_global_rejects: 100_000, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
     #[test]
     fn kernels_give_what_the_interpreter_gives(seed in proptest::collection::vec(any::<u8>(), 40..400), lanes in 0u32..5) {
         let plain = program(&seed);
-        prop_assume!(is_tame(&plain));
+        prop_assume!(is_tame(&plain, &[3]));
         kernels_agree(&plain, 1 << lanes);
         let mut better = plain.clone();
         pipeline::run(&mut better, pipeline::BEFORE, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
@@ -63,7 +74,7 @@ proptest! {
     #[test]
     fn gradients_agree_with_differences(seed in proptest::collection::vec(any::<u8>(), 40..400)) {
         let p = program(&seed);
-        prop_assume!(is_tame(&p));
+        prop_assume!(is_tame(&p, &[5]));
         let d = gradient(&p);
         let args = value::arguments(&d, 5);
         let results = interp::run(&d, &args).unwrap_or_else(|e| panic!("{e}\n{p}\n{d}"));
@@ -77,6 +88,9 @@ proptest! {
         };
         for (n, a) in p.entry().args.iter().enumerate() {
             let (ArgRole::Param(name) | ArgRole::Input(name)) = &a.role else { continue };
+            if p.entry().tensor(a.tensor).elem == Elem::I32 {
+                continue;
+            }
             let (_, grad) = results.iter().find(|(r, _)| *r == ResultRole::Grad(name.clone())).expect("a gradient");
             for e in (0..grad.data.len()).step_by(grad.data.len().div_ceil(4)) {
                 let at = |delta: f64| {

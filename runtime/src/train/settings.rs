@@ -5,7 +5,7 @@ use crate::data::{Augment, Format, Layout, Normalisation};
 use crate::driver::Source;
 use crate::error::{Error, Result};
 use crate::predict::{MEAN, STD};
-use foveate_compiler::check::{Entry, EntryValue, SETTINGS, Setting, Value, WEIGHT};
+use foveate_compiler::check::{Entry, EntryValue, SETTINGS, Setting, Value, WEIGHT, closest};
 use serde::{Serialize, Serializer};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -107,8 +107,10 @@ impl Settings {
                 }
             }
             if !taken {
+                let arguments = of_model.iter().chain(&of_loss).map(String::as_str);
+                let meant = did_you_mean(name, SETTINGS.iter().map(|s| s.key).chain(arguments));
                 return Err(Error::Setting(format!(
-                    "`{name}` is neither a setting of recipe `{}` ({}, `weights.LOSS`, `optimizer.ARGUMENT`) nor an argument of `{}` ({}) or `{}` ({})",
+                    "`{name}` is neither a setting of recipe `{}` ({}, `weights.LOSS`, `optimizer.ARGUMENT`) nor an argument of `{}` ({}) or `{}` ({}){meant}",
                     flat.recipe,
                     keys_text(),
                     model.name,
@@ -116,6 +118,19 @@ impl Settings {
                     loss.name,
                     of_loss.join(", ")
                 )));
+            }
+        }
+
+        let results = source.spec.results(Some(&loss.name));
+        for (key, _) in &flat.entries {
+            let Some(rest) = key.strip_prefix("weights.") else { continue };
+            let result = rest.split('.').next().unwrap_or(rest);
+            if !results.iter().any(|r| r == result) {
+                let there = results.join(", ");
+                let meant = did_you_mean(result, results.iter().map(String::as_str));
+                let message =
+                    format!("`{key}`: `{}` has no result `{result}`; its results are {there}{meant}", loss.name);
+                return Err(Error::Setting(message));
             }
         }
 
@@ -187,6 +202,11 @@ fn is_key(name: &str) -> bool {
     SETTINGS.iter().any(|s| s.key == name) || name.starts_with("weights.") || name.starts_with("optimizer.")
 }
 
+/// What may be meant by a name that is not there, to end a message with.
+fn did_you_mean<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {
+    closest(name, names).map_or(String::new(), |meant| format!("; did you mean `{meant}`?"))
+}
+
 fn keys_text() -> String {
     SETTINGS.iter().map(|s| s.key).collect::<Vec<_>>().join(", ")
 }
@@ -233,7 +253,13 @@ impl Flat {
                 let fields = WEIGHT.iter().map(|s| s.key).collect::<Vec<_>>().join(", ");
                 let there =
                     if key.starts_with("weights.") { fields } else { format!("{} and `weights.LOSS`", keys_text()) };
-                let message = format!("recipe `{}` has no setting `{key}`; there are {there}", self.recipe);
+                let meant = match key.rsplit_once('.') {
+                    Some((_, field)) if key.starts_with("weights.") => {
+                        did_you_mean(field, WEIGHT.iter().map(|s| s.key))
+                    }
+                    _ => did_you_mean(key, SETTINGS.iter().map(|s| s.key)),
+                };
+                let message = format!("recipe `{}` has no setting `{key}`; there are {there}{meant}", self.recipe);
                 return Err(Error::Setting(message));
             };
             let ok = match value {
@@ -334,8 +360,9 @@ impl Flat {
         for (name, value) in given.chain(overriding) {
             let key = format!("optimizer.{name}");
             if !known.iter().any(|k| k == name) {
+                let meant = did_you_mean(name, known.iter().map(String::as_str));
                 let message =
-                    format!("optimizer `{}` has no argument `{name}`; it has {}", call.name, known.join(", "));
+                    format!("optimizer `{}` has no argument `{name}`; it has {}{meant}", call.name, known.join(", "));
                 return Err(Error::Setting(message));
             }
             let number = value.as_number().ok_or_else(|| self.wrong(&key, "a number", &format!("`{value}`")))?;
