@@ -1,7 +1,7 @@
 //! The command line: verbs, their options and their help.
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::size::Bytes;
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use foveate_runtime::checkpoint::Fit;
 use std::path::PathBuf;
 use std::str::FromStr;

@@ -335,7 +335,8 @@ fn huge_pairs_compile() {
             assert!(!stored && n == 100_000_000);
             continue;
         };
-        let gradient = Gradient { seeds: Seeds::Cotangents(vec!["y".to_owned()]), wrt: vec!["x".to_owned()], recomputed: 0 };
+        let gradient =
+            Gradient { seeds: Seeds::Cotangents(vec!["y".to_owned()]), wrt: vec!["x".to_owned()], recomputed: 0 };
         let derived = derive(lowered.program, Some(&gradient), &mut |_, _| {}).expect("differentiable");
         let large = too_large(&derived.program);
         assert_eq!(large.is_none(), stored, "{large:?}");

@@ -103,12 +103,22 @@ fn a_step_at_full_size_is_planned_in_little_memory() {
         let elements = |shape: &[usize]| shape.iter().product::<usize>();
         // Parameters, their gradients and two moments, images, and what is kept between forward and backward.
         let parameters: usize = compiled.lowered.params.iter().map(|p| elements(&p.shape)).sum();
-        let graph = compiled.graph.expect("a schedule");
-        let planned = 4 * (4 * parameters + BATCH * 3 * 224 * 224) + scratch_bytes(&graph);
+        let graph = compiled.graph.as_ref().expect("a schedule");
+        let planned = 4 * (4 * parameters + BATCH * 3 * 224 * 224) + scratch_bytes(graph);
         let (kernels, launches) = (graph.kernels.len(), graph.launches.len());
         println!("{item}: {planned} bytes planned, {kernels} kernels, {launches} launches");
         assert!(planned < 6_000_000_000, "{item}: {planned} bytes");
         // Blocks that repeat share their kernels.
         assert!(kernels < 450, "{item}: {kernels} kernels");
+        // A budget is kept by computing blocks again, as far as that goes.
+        let within = |bytes: usize| source.compile_within(&request, Some(&facts), bytes, &|_| Ok(0));
+        let all = within(usize::MAX).unwrap_or_else(|e| panic!("{item}: {e}")).saving.expect("a budget");
+        assert_eq!((all.recomputed, all.bytes), (0, all.saving_all), "{item}");
+        let less = all.bytes - all.bytes / 64;
+        let some = within(less).unwrap_or_else(|e| panic!("{item}: {e}")).saving.expect("a budget");
+        println!("{item}: {some}");
+        assert!(some.recomputed > 0 && some.bytes <= less && some.work > 1.0, "{item}: {some}");
+        let message = within(1 << 20).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(message.contains("MiB at least") && message.contains("the budget is 1 MiB"), "{item}: {message}");
     }
 }

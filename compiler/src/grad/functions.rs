@@ -65,10 +65,15 @@ impl Variants {
         }
     }
 
-    /// Walks the function's original statements backward; seeds have been added.
-    pub fn walk(&mut self, walk: &mut Reverse<'_>) {
+    /// Walks the function's original statements backward; seeds have been added. Gives the adjoints of `targets`, arguments of the function.
+    ///
+    /// Each is defined when nothing is left to add to it, so that what it is found from need not be kept any longer.
+    pub fn walk(&mut self, walk: &mut Reverse<'_>, targets: &[TensorId]) -> Vec<TensorId> {
         let body = walk.function.body.clone();
-        for stmt in body.iter().rev() {
+        let first_read = |t: &TensorId| body.iter().position(|stmt| stmt.reads().contains(t)).unwrap_or(body.len());
+        let first: Vec<usize> = targets.iter().map(first_read).collect();
+        let mut adjoints: Vec<Option<TensorId>> = vec![None; targets.len()];
+        for (n, stmt) in body.iter().enumerate().rev() {
             match stmt {
                 Stmt::Define(d) if walk.active[d.tensor.index()] => {
                     if let Some(adjoint) = walk.finish(d.tensor, Some(&d.clauses)) {
@@ -78,7 +83,15 @@ impl Variants {
                 Stmt::Call(c) if c.results.iter().any(|t| walk.active[t.index()]) => self.call(walk, c),
                 _ => {}
             }
+            for (k, &target) in targets.iter().enumerate().filter(|&(k, _)| first[k] == n) {
+                adjoints[k] = walk.finish(target, None);
+            }
         }
+        // What nothing reads is a result itself, or has no gradient.
+        let mut adjoint = |(&target, found): (&TensorId, Option<TensorId>)| {
+            found.or_else(|| walk.finish(target, None)).unwrap_or_else(|| zeros(walk, target))
+        };
+        targets.iter().zip(adjoints).map(&mut adjoint).collect()
     }
 
     fn call(&mut self, walk: &mut Reverse<'_>, c: &Call) {
@@ -132,9 +145,7 @@ impl Variants {
             walk.add_whole(f.results[n].tensor, t);
             cotangents.push((format!("{n}"), t));
         }
-        self.walk(&mut walk);
-        let gradients: Vec<TensorId> =
-            wrt.iter().map(|&t| walk.finish(t, None).unwrap_or_else(|| zeros(&mut walk, t))).collect();
+        let gradients = self.walk(&mut walk, &wrt);
         let both = walk.function;
         let backward_body = both.body[forward_body.len()..].to_vec();
 
@@ -236,7 +247,7 @@ fn again(forward: &[Stmt], backward: &[Stmt], gradients: &[TensorId], known: &[T
 }
 
 /// A tensor of zeros like another.
-pub fn zeros(walk: &mut Reverse<'_>, like: TensorId) -> TensorId {
+fn zeros(walk: &mut Reverse<'_>, like: TensorId) -> TensorId {
     let ty = walk.function.tensor(like).clone();
     let t = walk.function.new_tensor(format!("zero.{}", ty.name), ty.elem, ty.dims.clone(), None);
     let vars: Vec<VarId> = ty.dims.iter().map(|&d| walk.function.new_var("z", d)).collect();

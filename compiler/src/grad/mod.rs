@@ -96,9 +96,8 @@ pub fn differentiate_saving(
             }
         }
     }
-    variants.walk(&mut walk);
-    for (name, tensor) in targets {
-        let grad = walk.finish(tensor, None).unwrap_or_else(|| functions::zeros(&mut walk, tensor));
+    let gradients = variants.walk(&mut walk, &tensors);
+    for ((name, _), grad) in targets.into_iter().zip(gradients) {
         walk.function.results.push(FnResult { tensor: grad, role: ResultRole::Grad(name) });
     }
     let entry = walk.function;

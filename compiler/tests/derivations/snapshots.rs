@@ -92,12 +92,3 @@ fn loop_ir() {
         insta::assert_snapshot!(format!("loops_{name}"), kernels(&derivation.program));
     }
 }
-
-/// With it.
-#[test]
-#[ignore = "its snapshots are taken when the schedules of gradients have settled"]
-fn loop_ir_of_gradients() {
-    for (name, case) in systems() {
-        insta::assert_snapshot!(format!("loops_backward_{name}"), kernels(&case.derive().program));
-    }
-}

@@ -2,9 +2,11 @@
 
 use crate::algorithms::{Grid, grid, perceptron_of_offsets, vicinity};
 use crate::build::*;
-use foveate_compiler::grad::{Seeds, differentiate};
+use crate::generate::{cases, program};
+use foveate_compiler::grad::{Seeds, calls, differentiate, differentiate_saving};
 use foveate_compiler::ir::*;
 use foveate_compiler::rewrite::{Report, pipeline};
+use proptest::prelude::*;
 
 /// Gradients of all results with respect to all arguments, as written and by the rewritten program.
 fn check(p: &Program) -> (Program, Report) {
@@ -33,6 +35,22 @@ fn check(p: &Program) -> (Program, Report) {
         }
     }
     (after, second)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(60), failure_persistence: None, ..ProptestConfig::default() })]
+    /// What calls do not save is computed again: the gradients are the same numbers.
+    #[test]
+    fn of_calls_that_save_nothing(seed in proptest::collection::vec(any::<u8>(), 40..400)) {
+        let p = program(&seed);
+        prop_assume!(calls(&p) > 0 && crate::value::is_tame(&p, &[3]));
+        let (seeds, wrt) = crate::value::everything(&p);
+        let saving = differentiate(&p, &seeds, &wrt).expect("differentiable");
+        for recomputed in 1..=calls(&p) {
+            let again = differentiate_saving(&p, &seeds, &wrt, recomputed).expect("differentiable");
+            prop_assert_eq!(crate::value::run(&saving, 3), crate::value::run(&again, 3));
+        }
+    }
 }
 
 /// The largest definition, in elements.
