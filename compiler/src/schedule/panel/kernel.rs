@@ -136,7 +136,7 @@ impl Emitter {
         }
         let exact: Vec<VarId> = chunks.outer.iter().chain(&chunks.inner).copied().collect();
         s.over(exact, |s| {
-            nest(s, &loops, &mut |s| {
+            around(s, &loops, &mut |s| {
                 let mut inside: Loops = Vec::new();
                 if let Some((v, block, number, within)) = split {
                     inside.push((within, block, self.shorter(s, v, block, number)));
@@ -181,7 +181,7 @@ impl Emitter {
                     }
                     let (outer, last) = inside.split_at(inside.len() - 1);
                     let point = self.point(&inside);
-                    nest(s, outer, &mut |s| match &own {
+                    around(s, outer, &mut |s| match &own {
                         Own::Held(held, span) => nest(s, last, &mut |s| {
                             let row = s.uniform(&point.scale(*span as i64));
                             let row = s.int_op(BinaryOp::Add, row, ahead);
@@ -349,6 +349,15 @@ fn assume(view: &View<'_>, e: &Expr, conditions: &mut Vec<Pred>) -> Expr {
     }
 }
 
+/// Nested loops with others inside them.
+fn around(s: &mut Scope<'_>, loops: &[(VarId, usize, Option<ValueId>)], f: &mut dyn FnMut(&mut Scope<'_>)) {
+    match loops {
+        [] => f(s),
+        [(v, size, None), rest @ ..] => s.for_loop(*v, *size, |s| around(s, rest, f)),
+        [(v, _, Some(end)), rest @ ..] => s.for_until(*v, *end, |s| around(s, rest, f)),
+    }
+}
+
 /// Nested loops; a short innermost one is written out.
 fn nest(s: &mut Scope<'_>, loops: &[(VarId, usize, Option<ValueId>)], f: &mut dyn FnMut(&mut Scope<'_>)) {
     match loops {
@@ -360,8 +369,7 @@ fn nest(s: &mut Scope<'_>, loops: &[(VarId, usize, Option<ValueId>)], f: &mut dy
                 f(s);
             }
         }
-        [(v, size, None), rest @ ..] => s.for_loop(*v, *size, |s| nest(s, rest, f)),
-        [(v, _, Some(end)), rest @ ..] => s.for_until(*v, *end, |s| nest(s, rest, f)),
+        [outer, rest @ ..] => around(s, std::slice::from_ref(outer), &mut |s| nest(s, rest, f)),
     }
 }
 
