@@ -12,7 +12,7 @@ pub fn replaces(graph: &KernelGraph, result: &ResultRole, arg: &ArgRole) -> bool
     let read = find(&|role| matches!(role, BufferRole::Arg(role) if role == arg));
     let (Some(written), Some(read)) = (written, read) else { return false };
     let uses = |b: usize| graph.launches.iter().enumerate().filter(move |(_, l)| l.buffers.contains(&b));
-    let (Some((first, launch)), Some((last, _))) = (uses(written).next(), uses(read).last()) else { return false };
+    let (Some((first, launch)), Some((last, _))) = (uses(written).next(), uses(read).next_back()) else { return false };
     let at = |b: usize| launch.buffers.iter().position(|&x| x == b);
     let pairs = in_place(&graph.kernels[launch.kernel]);
     first == last
