@@ -120,7 +120,7 @@ impl Counter<'_> {
 }
 
 /// The factors of a product, in the order of its tree.
-fn factors_of<'e>(e: &'e Expr, out: &mut Vec<&'e Expr>) {
+pub(crate) fn factors_of<'e>(e: &'e Expr, out: &mut Vec<&'e Expr>) {
     match &*e.node {
         Node::Binary(BinaryOp::Mul, a, b) => {
             factors_of(a, out);

@@ -7,8 +7,9 @@ use super::groups::deep_reads;
 use super::storage::{Storage, data_dependent, is_plain};
 use crate::ir::index::Sizes;
 use crate::ir::{
-    BinaryOp, Clause, Definition, Expr, Function, Monoid, Node, Reduction, ResultRole, Stmt, TensorId, UnaryOp, VarId,
+    Clause, Definition, Expr, Function, Monoid, Node, Reduction, ResultRole, Stmt, TensorId, UnaryOp, VarId,
 };
+use crate::products::factors_of;
 use serde::Serialize;
 
 /// A decision, for people.
@@ -201,16 +202,6 @@ fn is_weighted(view: &mut View<'_>, r: &Reduction) -> bool {
         f.visit_reads(&mut |_, _| reads += 1);
         reads > 0 && r.vars.iter().any(|&v| f.uses(v)) && !leads_to_pair(view, f)
     })
-}
-
-fn factors_of<'e>(e: &'e Expr, out: &mut Vec<&'e Expr>) {
-    match &*e.node {
-        Node::Binary(BinaryOp::Mul, a, b) => {
-            factors_of(a, out);
-            factors_of(b, out);
-        }
-        _ => out.push(e),
-    }
 }
 
 /// Whether an expression reads pairs, itself or through what is virtual.
