@@ -89,8 +89,8 @@ impl Scope<'_> {
         self.filled(stage.tensor);
     }
 
-    /// Fills a stage by squares: a vector along its last variable for each of a vector's rows, then with rows and columns changed. Loops are
-    /// left to the device's compiler to unroll.
+    /// Fills a stage by squares: a vector along its last variable for each of a vector's rows, then with rows and columns changed. Loops stay
+    /// loops: the square is in the nearest cache, and written out it would be most of the kernel's text.
     fn turned_stage(&mut self, rows: &Rows, stage: &Stage, turned: &TurnedStage, at: &[Index]) {
         let Some((&last, outer)) = stage.vars.split_last() else { return };
         let (size, width, vectors) = (self.view.size_of(last) as usize, rows.block.width, rows.block.vectors);

@@ -9,7 +9,7 @@ use crate::loops::{Op, RegId, Stmt, Type, ValueId};
 /// A reduction over no more points than this is written out: what neighbouring results read together is then loaded once.
 const WRITTEN_OUT: usize = 16;
 /// Unless that makes more of it than so many nodes.
-const LENGTHY: usize = 3000;
+const LENGTHY: usize = 600;
 /// Chains of a single sum.
 const CHAINS: usize = 4;
 /// A sum has more than one chain from so many steps a chain on.
