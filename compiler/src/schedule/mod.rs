@@ -1,7 +1,9 @@
 //! From the index IR to a graph of kernels: what is stored, what is fused, and the loop nest of each kernel.
 
 mod along;
+mod assume;
 mod blocks;
+mod columns;
 mod components;
 mod cost;
 mod decisions;

@@ -9,7 +9,7 @@ use super::cost::{expr_cost, value_cost};
 use super::emit::Scope;
 use super::expand::View;
 use super::rows::Member;
-use super::{Facts, Planner, along, panel};
+use super::{Facts, Planner, along, columns, panel};
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Bounds, Clause, Definition, Expr, Index, Keep, Node, Pred, TensorId, VarId};
 use crate::loops::Kernel;
@@ -64,6 +64,11 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
             let (kernel, tensors) = along::build(&mut planner.view, &members, width);
             return planner.launch(kernel, tensors, site);
         }
+    }
+    if let Some(v) = lane
+        && columns::schedule(planner, tensor, clause, &body, v, site)
+    {
+        return;
     }
     let panels = |planner: &mut Planner<'_>, body: &Expr| {
         lane.and_then(|lane| panel::schedule(&mut planner.view, &facts, tensor, clause, body, lane))

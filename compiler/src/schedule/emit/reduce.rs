@@ -156,7 +156,7 @@ impl Scope<'_> {
     }
 
     /// Accumulates under the reductions' guards. One that all points and lanes share is branched on; others select.
-    fn accumulate_under(&mut self, points: &[&Reduction], regs: &[RegId], wheres: &[RegId]) {
+    pub(in crate::schedule) fn accumulate_under(&mut self, points: &[&Reduction], regs: &[RegId], wheres: &[RegId]) {
         let guard = &points[0].guard;
         let same = points.iter().all(|p| p.guard == *guard);
         if same && *guard != Pred::True && !self.pred_varies(guard) {

@@ -2,8 +2,9 @@
 
 use super::{Chunks, Contraction, WRITTEN_OUT};
 use crate::ir::index::Sizes;
-use crate::ir::{BinaryOp, Bounds, Clause, Expr, Index, Node, Pred, TensorId, VarId, atom};
+use crate::ir::{BinaryOp, Clause, Expr, Index, Pred, TensorId, VarId, atom};
 use crate::loops::{Kernel, Op, RegId, Stmt, Type, ValueId};
+use crate::schedule::assume::assume;
 use crate::schedule::emit::{Scope, stored_elem};
 use crate::schedule::expand::View;
 use crate::schedule::tile::Place;
@@ -294,7 +295,7 @@ impl Emitter {
             _ => return None,
         };
         let mut conditions = Vec::new();
-        let plain = steps.iter().map(|e| assume(view, e, &mut conditions)).collect();
+        let plain = steps.iter().map(|e| assume(view, e, &|_| true, &mut conditions)).collect();
         let pred = Pred::and(conditions);
         (pred != Pred::True && !pred.uses(innermost)).then_some((pred, plain))
     }
@@ -330,22 +331,6 @@ impl Emitter {
         s.pin(self.parts.sum, sum);
         let value = s.eval(around);
         s.store(tensor, to, value);
-    }
-}
-
-/// The expression where all its conditions hold, which are listed: selects take the first branch, reads are inside.
-fn assume(view: &View<'_>, e: &Expr, conditions: &mut Vec<Pred>) -> Expr {
-    match &*e.node {
-        Node::Select(p, a, _) => {
-            conditions.push(p.clone());
-            assume(view, a, conditions)
-        }
-        Node::Read { tensor, at, bounds: Bounds::Zero } => {
-            let shape = view.shape(*tensor);
-            conditions.extend(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, view)));
-            Expr::new(e.elem, Node::Read { tensor: *tensor, at: at.clone(), bounds: Bounds::Inside })
-        }
-        _ => e.map_children(&mut |c| assume(view, c, conditions)),
     }
 }
 
