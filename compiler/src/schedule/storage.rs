@@ -10,10 +10,13 @@
 //! * a pointwise definition that is larger than all it is made of is virtual where a pair tensor reads it, since it is as large as that;
 //! * any other pointwise definition is virtual if computing it again costs no more than writing and reading it;
 //! * a reduction is virtual if its one reader is a pointwise definition that reads each element once (an epilogue), or
-//!   if its domain is tiny.
+//!   if its domain is tiny. Of several long ones that would come together in one kernel so, only one is: a register tile has room for one sum.
 
 use super::cost::{expr_cost, points};
 use crate::ir::{ArgRole, BinaryOp, Definition, Expr, Function, Index, Monoid, Node, Program, Stmt, TensorId};
+
+/// The fewest points of a sum that fills the registers by itself.
+const LONG: usize = 8;
 
 /// The storage decision for every tensor of a function.
 #[derive(Clone, Debug)]
@@ -61,21 +64,33 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
     let mut evals = vec![0f64; n];
     let mut readers = vec![0usize; n];
     let mut epilogue_only = vec![true; n];
+    // The stored definition in whose kernel a virtual one is computed, if it is one, and those that have a long sum already.
+    let mut host: Vec<Option<usize>> = vec![None; n];
+    let mut has_sum = vec![false; n];
     for stmt in function.body.iter().rev() {
         let Stmt::Define(d) = stmt else { continue };
         let t = d.tensor.index();
         let size = program.shape(function, d.tensor).iter().product::<usize>() as f64;
         let per_element = evals[t] / size.max(1.0);
+        let long = is_long_sum(program, function, d);
+        let epilogue = readers[t] == 1 && epilogue_only[t] && !(long && host[t].is_some_and(|h| has_sum[h]));
         out.stored[t] = forced[t]
             || !(out.pair[t]
                 || (spread[t] && in_pair[t])
-                || keeps_virtual(program, function, d, per_element, readers[t] == 1 && epilogue_only[t]));
+                || keeps_virtual(program, function, d, per_element, epilogue));
+        if out.stored[t] {
+            host[t] = Some(t);
+        }
+        if let Some(h) = host[t] {
+            has_sum[h] |= long;
+        }
         let of_pair = !out.stored[t] && (out.pair[t] || in_pair[t]);
         let times = if out.stored[t] { 1.0 } else { per_element.max(1.0) };
         for clause in &d.clauses {
             let outer: f64 = clause.vars.iter().map(|&v| program.size(function.var(v).axis) as f64).product();
             count_reads(program, function, &clause.body, outer * times, false, &mut |tensor, at, count, reduced| {
                 evals[tensor.index()] += count;
+                host[tensor.index()] = if readers[tensor.index()] == 0 { host[t] } else { None };
                 readers[tensor.index()] += 1;
                 in_pair[tensor.index()] |= of_pair;
                 let identity =
@@ -85,6 +100,13 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
         }
     }
     out
+}
+
+/// Whether it is a sum of products of so many points that it makes a kernel of register tiles.
+fn is_long_sum(program: &Program, function: &Function, d: &Definition) -> bool {
+    let Node::Reduce(r) = &*d.clauses[0].body.node else { return false };
+    let product = matches!(&*r.body.node, Node::Binary(BinaryOp::Mul, ..));
+    r.op == Monoid::Sum && product && points(&program.axes, function, &r.vars) >= LONG
 }
 
 /// Pointwise definitions that are larger than all stored tensors they are made of, and made of some.

@@ -21,6 +21,9 @@ const LIGHT: f64 = 96.0;
 /// Neighbouring elements that are in one line of memory.
 const ACROSS: usize = 16;
 
+/// What it costs to copy an element to where it is read from then on.
+const COPY: f64 = 16.0;
+
 /// A read in the body, with how often it happens for a point of the result.
 pub struct Load {
     tensor: TensorId,
@@ -29,6 +32,15 @@ pub struct Load {
     weight: f64,
     /// The variables of the conditions under which it is wanted.
     under: Vec<VarId>,
+}
+
+/// How much a clause does.
+#[derive(Clone, Copy)]
+struct Work {
+    /// The elements it defines.
+    points: f64,
+    /// The cost of all.
+    cost: f64,
 }
 
 /// The shape of a tile.
@@ -53,7 +65,8 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
     let zero = |v: VarId| (planner.view.size_of(v) == 1).then(Index::default);
     let body = body.subst_vars(&zero, &planner.view);
     let reads = loads(&planner.view, &body);
-    let work = expr_cost_of(&planner.view, &body) * planner.view_points(&clause.vars) as f64;
+    let points = planner.view_points(&clause.vars) as f64;
+    let work = Work { points, cost: expr_cost_of(&planner.view, &body) * points };
     let lane = choose_lane(&planner.view, &facts, tensor, clause, &reads, work);
     if let Some(v) = lane
         && taken_apart(&planner.view, &reads, v, work)
@@ -104,12 +117,21 @@ impl Load {
     }
 }
 
-/// All reads, weighted by the reductions around them relative to the largest.
+/// All reads, weighted by the points of those reductions around them on which they depend.
 pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
-    fn walk(view: &View<'_>, e: &Expr, times: f64, under: &[VarId], out: &mut Vec<Load>) {
+    // What is decided by values changes no address: under such a condition lanes may be loaded that it leaves out.
+    fn places(p: &Pred, out: &mut Vec<VarId>) {
+        match p {
+            Pred::True | Pred::Value(_) => {}
+            Pred::Zero(i) | Pred::NonNeg(i) => i.visit_vars(&mut |v| out.push(v)),
+            Pred::Not(p) => places(p, out),
+            Pred::And(ps) | Pred::Or(ps) => ps.iter().for_each(|p| places(p, out)),
+        }
+    }
+    fn walk(view: &View<'_>, e: &Expr, around: &[&[VarId]], under: &[VarId], out: &mut Vec<Load>) {
         let with = |p: &Pred| {
             let mut all = under.to_vec();
-            p.visit_vars(&mut |v| all.push(v));
+            places(p, &mut all);
             all
         };
         match &*e.node {
@@ -121,24 +143,27 @@ pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
                         with(&Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, view))))
                     }
                 };
-                let address = address(view, *tensor, at);
-                out.push(Load { tensor: *tensor, at: at.to_vec(), address, weight: times, under });
+                let mut load =
+                    Load { tensor: *tensor, at: at.to_vec(), address: address(view, *tensor, at), weight: 1.0, under };
+                let vars = around.iter().filter(|vars| vars.iter().any(|&v| load.uses(v))).copied().flatten();
+                load.weight = vars.map(|&v| view.size_of(v) as f64).product();
+                out.push(load);
             }
             Node::Reduce(r) => {
-                let n: i64 = r.vars.iter().map(|&v| view.size_of(v)).product();
-                return walk(view, &r.body, times * n as f64, &with(&r.guard), out);
+                let around: Vec<&[VarId]> = around.iter().copied().chain([&r.vars[..]]).collect();
+                return walk(view, &r.body, &around, &with(&r.guard), out);
             }
             Node::Select(p, a, b) => {
                 let under = with(p);
-                walk(view, a, times, &under, out);
-                return walk(view, b, times, &under, out);
+                walk(view, a, around, &under, out);
+                return walk(view, b, around, &under, out);
             }
             _ => {}
         }
-        e.for_each_child(&mut |c| walk(view, c, times, under, out));
+        e.for_each_child(&mut |c| walk(view, c, around, under, out));
     }
     let mut out = Vec::new();
-    walk(view, body, 1.0, &[], &mut out);
+    walk(view, body, &[], &[], &mut out);
     out
 }
 
@@ -160,18 +185,19 @@ fn lane_cost(load: &Load, v: VarId) -> (f64, bool) {
     }
 }
 
-/// Whether a permuted copy of the read tensor is small beside the work.
-fn copy_pays(view: &View<'_>, load: &Load, work: f64) -> bool {
+/// What a read costs from a permuted copy of its tensor, with its share of making the copy; `None` if that is not small beside the work.
+fn copied_cost(view: &View<'_>, load: &Load, work: Work) -> Option<f64> {
     let size = view.shape(load.tensor).iter().product::<usize>() as f64;
-    load.weight >= 8.0 && size * 16.0 <= work
+    let times = load.weight * work.points / size;
+    (load.weight >= 8.0 && size * COPY <= work.cost && times >= 2.0).then_some(1.0 + COPY / times)
 }
 
 /// Whether most of what is done is to take apart, or put together, vectors in inner loops, with this variable along the lanes.
-fn taken_apart(view: &View<'_>, loads: &[Load], lane: VarId, work: f64) -> bool {
+fn taken_apart(view: &View<'_>, loads: &[Load], lane: VarId, work: Work) -> bool {
     let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
     loads.iter().any(|l| {
         let (cost, copyable) = lane_cost(l, lane);
-        l.weight == heaviest && heaviest >= 8.0 && cost > 1.0 && !(copyable && copy_pays(view, l, work))
+        l.weight == heaviest && heaviest >= 8.0 && cost > 1.0 && !(copyable && copied_cost(view, l, work).is_some())
     })
 }
 
@@ -181,7 +207,7 @@ fn choose_lane(
     tensor: TensorId,
     clause: &Clause,
     loads: &[Load],
-    work: f64,
+    work: Work,
 ) -> Option<VarId> {
     let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
     let address = address(view, tensor, &clause.at);
@@ -195,7 +221,7 @@ fn choose_lane(
         let mut cost = store / heaviest;
         for l in loads {
             let (c, copyable) = lane_cost(l, v);
-            let c = if copyable && copy_pays(view, l, work) { 1.2 } else { c };
+            let c = if copyable { copied_cost(view, l, work).map_or(c, |copied| copied.min(c)) } else { c };
             cost += c * l.weight / heaviest;
         }
         // Flattening makes short innermost dimensions long enough.
@@ -214,11 +240,11 @@ fn choose_lane(
 }
 
 /// Replaces reads that the lanes take apart by reads of permuted copies, where that pays.
-fn relayout(planner: &mut Planner<'_>, body: &Expr, lane: VarId, loads: &[Load], work: f64, site: &str) -> Expr {
+fn relayout(planner: &mut Planner<'_>, body: &Expr, lane: VarId, loads: &[Load], work: Work, site: &str) -> Expr {
     let mut chosen: Vec<(TensorId, usize)> = Vec::new();
     for l in loads {
         let (_, copyable) = lane_cost(l, lane);
-        if !copyable || !copy_pays(&planner.view, l, work) {
+        if !copyable || copied_cost(&planner.view, l, work).is_none() {
             continue;
         }
         let dim = l.at.iter().position(|i| i.as_var() == Some(lane)).expect("a copyable read has the variable bare");

@@ -32,6 +32,8 @@ const ITEMS: usize = 8;
 const WRITTEN_OUT: i64 = 8;
 /// The fewest summed points for which a panel is made.
 const POINTS: usize = 8;
+/// Points of other sums that may stand beside it in the result.
+const BESIDE: usize = 8;
 
 /// A sum of products, taken apart.
 struct Contraction {
@@ -128,15 +130,20 @@ fn part_of_row(long: usize, width: usize, most: usize) -> usize {
     (fewest..fewest + 4).map(span).min_by_key(|&span| (long.div_ceil(span) * span, usize::MAX - span)).unwrap_or(long)
 }
 
-/// Takes a body apart if it is a contraction for these lanes.
+/// Takes a body apart if it is a contraction for these lanes with something pointwise, or short sums, around it.
 fn recognise(view: &mut View<'_>, clause: &Clause, body: &Expr, lanes: &[VarId]) -> Option<Contraction> {
     let mut sums = Vec::new();
     collect_reductions(body, &mut sums);
-    let [r] = sums.as_slice() else { return None };
+    let points = |r: &Reduction| r.vars.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
+    // The longest; short ones are computed where it is finished.
+    let r = sums.iter().max_by_key(|r| points(r))?.clone();
+    if sums.iter().filter(|s| **s != r).map(&points).sum::<usize>() > BESIDE {
+        return None;
+    }
     if r.op != Monoid::Sum || !r.body.elem.is_float() || super::along::has_reduce(&r.body) {
         return None;
     }
-    if r.vars.iter().map(|&v| view.size_of(v) as usize).product::<usize>() < POINTS {
+    if points(&r) < POINTS {
         return None;
     }
     let (mut guard, mut product) = (r.guard.clone(), r.body.clone());
@@ -175,7 +182,7 @@ fn recognise(view: &mut View<'_>, clause: &Clause, body: &Expr, lanes: &[VarId])
         *target = Expr::select(guard, target.clone(), Expr::constant(target.elem, 0.0));
     }
     let sum = view.function.new_tensor("sum", r.body.elem, Vec::new(), None);
-    let around = replace_reduction(body, &Expr::read(r.body.elem, sum, Vec::new()));
+    let around = replace_reduction(body, &r, &Expr::read(r.body.elem, sum, Vec::new()));
     Some(Contraction { vars: r.vars.clone(), panel, own, unrolled, around, sum })
 }
 
@@ -186,10 +193,11 @@ fn collect_reductions(e: &Expr, out: &mut Vec<Reduction>) {
     }
 }
 
-fn replace_reduction(e: &Expr, by: &Expr) -> Expr {
+fn replace_reduction(e: &Expr, reduction: &Reduction, by: &Expr) -> Expr {
     match &*e.node {
-        Node::Reduce(_) => by.clone(),
-        _ => e.map_children(&mut |c| replace_reduction(c, by)),
+        Node::Reduce(r) if r == reduction => by.clone(),
+        Node::Reduce(_) => e.clone(),
+        _ => e.map_children(&mut |c| replace_reduction(c, reduction, by)),
     }
 }
 
