@@ -3,7 +3,7 @@
 use super::*;
 use crate::ir::{BinaryOp, Pred, UnaryOp};
 use crate::loops::eval::BufferData;
-use crate::testing::{Make, attention, fill, rd};
+use crate::testing::{Make, arguments, attention, check_schedule, fill, rd};
 
 fn facts(lanes: usize) -> Facts {
     Facts { lanes, units: 2, local_bytes: 49152, registers: 28 }
@@ -224,4 +224,25 @@ fn a_border_that_a_vector_shares_keeps_its_loads_whole() {
     };
     let want: Vec<f32> = (0..n * c).map(|p| (0..3).map(|t| tap(p / c, p % c, t)).sum()).collect();
     close(&out["y"], &want);
+}
+
+#[test]
+fn of_several_long_sums_one_is_computed_where_they_are_added() {
+    let (n, o, c) = (65, 64, 96);
+    let mut m = Make::new();
+    let mut all = Vec::new();
+    for name in ["a", "b", "c"] {
+        let (x, w) = (m.input(&format!("x{name}"), &[n, c]), m.input(&format!("w{name}"), &[c, o]));
+        let [i, j, k] = [n, o, c].map(|size| m.var(size));
+        let sum = Expr::sum(vec![k], Pred::True, Expr::mul(rd(x, &[i, k]), rd(w, &[k, j])));
+        all.push(m.def(name, &[i, j], sum));
+    }
+    let [i, j] = [n, o].map(|size| m.var(size));
+    let body = all.iter().map(|&t| rd(t, &[i, j])).reduce(Expr::add).expect("three of them");
+    let y = m.def("y", &[i, j], body);
+    m.result(y);
+    let program = m.program();
+    let stored = storage::decide(&program, program.entry()).stored;
+    assert_eq!(all.iter().filter(|t| stored[t.index()]).count(), 2);
+    check_schedule(&program, &arguments(&program));
 }

@@ -83,6 +83,8 @@ impl Emitter {
                 Own::Read(steps, plain)
             }
         };
+        let scales: Option<Vec<Expr>> =
+            parts.scale.as_ref().map(|e| (0..unroll).map(|n| chunked(view, &at(view, e, 0, n))).collect());
         let row = parts.own.subst_vars(&|v| (v == parts.unrolled).then(|| across.into()), view);
         let row = chunked(view, &row);
         let mut results = Vec::new();
@@ -195,10 +197,22 @@ impl Emitter {
                         }),
                         Own::Read(steps, plain) => {
                             let sums = |s: &mut Scope<'_>, steps: &[Expr]| {
+                                let zero = self.zero(s, vector);
+                                let own: Option<Vec<RegId>> =
+                                    scales.is_some().then(|| regs.iter().map(|_| s.reg(zero)).collect());
                                 nest(s, last, &mut |s| {
                                     let mut element = |s: &mut Scope<'_>, n: usize| s.eval(&steps[n]);
-                                    self.multiply_add(s, panel_tensor, &point, &mut element, &regs);
-                                })
+                                    self.multiply_add(
+                                        s,
+                                        panel_tensor,
+                                        &point,
+                                        &mut element,
+                                        own.as_ref().unwrap_or(&regs),
+                                    );
+                                });
+                                if let (Some(scales), Some(own)) = (&scales, own) {
+                                    self.add_scaled(s, scales, &own, &regs);
+                                }
                             };
                             match plain {
                                 None => sums(s, steps),
@@ -322,6 +336,19 @@ impl Emitter {
                 let sum = s.op(Op::Get(reg), vector);
                 let sum = s.fma(left, right, sum);
                 s.push(Stmt::Set(reg, sum));
+            }
+        }
+    }
+
+    /// Adds the sums over the last variable, scaled, to those over all.
+    fn add_scaled(&self, s: &mut Scope<'_>, scales: &[Expr], from: &[RegId], to: &[RegId]) {
+        let vector = s.kernel.regs[to[0].0 as usize];
+        for (n, scale) in scales.iter().enumerate() {
+            let scale = s.eval(scale);
+            for m in n * self.vectors..(n + 1) * self.vectors {
+                let (inner, sum) = (s.op(Op::Get(from[m]), vector), s.op(Op::Get(to[m]), vector));
+                let sum = s.fma(scale, inner, sum);
+                s.push(Stmt::Set(to[m], sum));
             }
         }
     }

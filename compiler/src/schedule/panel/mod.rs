@@ -30,6 +30,8 @@ const NEAR: usize = 1 << 20;
 const ITEMS: usize = 8;
 /// Inner loops of no more steps than this are written out.
 const WRITTEN_OUT: i64 = 8;
+/// An unrolled variable of so many values has tiles enough for a panel.
+const LONG: i64 = 32;
 /// The fewest summed points for which a panel is made.
 const POINTS: usize = 8;
 /// Points of other sums that may stand beside it in the result.
@@ -43,6 +45,8 @@ struct Contraction {
     panel: Expr,
     /// The product of the others, the same in all lanes.
     own: Expr,
+    /// Of those, the product of the ones that the last summed variable leaves alone: what is summed over that one is scaled by it.
+    scale: Option<Expr>,
     /// The unrolled variable.
     unrolled: VarId,
     /// The whole body, with a read of `sum` in the sum's place.
@@ -79,15 +83,19 @@ pub fn schedule(
     let width = tile::pow2(size.min(facts.lanes));
     let mut parts = recognise(view, clause, body, &group)?;
     let long = view.size_of(parts.unrolled) as usize;
+    parts.order(view);
+    parts.take_scale(view);
+    // What is scaled has registers of its own.
+    let registers = if parts.scale.is_some() { facts.registers / 2 } else { facts.registers };
+    let facts = &Facts { registers, ..facts.clone() };
     let (vectors, unroll) = tile::register_tile(facts, size, width, long, true);
     if unroll < 2 {
         return None;
     }
-    parts.order(view);
     let vector_bytes = width * 4;
     let sums = unroll * vectors * vector_bytes;
     let chunks = Chunks::new(view, &parts.vars, vectors * vector_bytes, facts.local_bytes)?;
-    let rows = parts.in_rows(view, long, width);
+    let rows = parts.scale.is_none() && parts.in_rows(view, long, width);
 
     // Other variables of the result: those that the panel depends on make items, the others more tiles.
     let others = clause.vars.iter().copied().filter(|v| !group.contains(v) && *v != parts.unrolled);
@@ -164,11 +172,13 @@ fn recognise(view: &mut View<'_>, clause: &Clause, body: &Expr, lanes: &[VarId])
     // A long one, and of those the one that goes through memory fastest.
     let unrolled = unrolled.enumerate().max_by_key(|&(n, v)| (view.size_of(v).min(8), n)).map(|(_, v)| v)?;
     let (own, neither): (Vec<&Expr>, Vec<&Expr>) = rest.into_iter().partition(|f| f.uses(unrolled));
-    // What belongs to the panel's place in the result anyway is part of it; what changes from tile to tile is not.
+    // What belongs to the panel's place in the result anyway is part of it. What changes from tile to tile is too, with a panel for each of its
+    // values, if a panel then still serves tiles enough.
     let free = |v: &VarId| !lanes.contains(v) && !panel.iter().any(|f| f.uses(*v));
     let between: Vec<VarId> = clause.vars.iter().copied().filter(free).collect();
+    let own_panels = view.size_of(unrolled) >= LONG;
     let (others, fixed): (Vec<&Expr>, Vec<&Expr>) =
-        neither.into_iter().partition(|f| between.iter().any(|&v| f.uses(v)));
+        neither.into_iter().partition(|f| !own_panels && between.iter().any(|&v| f.uses(v)));
     let own: Vec<Expr> = own.into_iter().chain(others).cloned().collect();
     panel.extend(fixed);
     let panel: Vec<Expr> = panel.into_iter().cloned().collect();
@@ -183,7 +193,7 @@ fn recognise(view: &mut View<'_>, clause: &Clause, body: &Expr, lanes: &[VarId])
     }
     let sum = view.function.new_tensor("sum", r.body.elem, Vec::new(), None);
     let around = replace_reduction(body, &r, &Expr::read(r.body.elem, sum, Vec::new()));
-    Some(Contraction { vars: r.vars.clone(), panel, own, unrolled, around, sum })
+    Some(Contraction { vars: r.vars.clone(), panel, own, scale: None, unrolled, around, sum })
 }
 
 fn collect_reductions(e: &Expr, out: &mut Vec<Reduction>) {
@@ -213,6 +223,21 @@ impl Contraction {
         if let Some(n) = self.vars.iter().rposition(along) {
             let v = self.vars.remove(n);
             self.vars.push(v);
+        }
+    }
+
+    /// Takes the factors that the last summed variable leaves alone out of the sum over it, if it is long.
+    fn take_scale(&mut self, view: &View<'_>) {
+        let (Some(&last), true) = (self.vars.last(), self.vars.len() > 1) else { return };
+        if view.size_of(last) <= WRITTEN_OUT {
+            return;
+        }
+        let mut factors = Vec::new();
+        super::storage::collect_factors(&self.own, &mut factors);
+        let (inner, outer): (Vec<&Expr>, Vec<&Expr>) = factors.into_iter().partition(|f| f.uses(last));
+        let (inner, outer) = (inner.into_iter().cloned().collect(), outer.into_iter().cloned().collect());
+        if let (Some(inner), Some(outer)) = (multiply(inner), multiply(outer)) {
+            (self.own, self.scale) = (inner, Some(outer));
         }
     }
 

@@ -117,3 +117,31 @@ fn no_panel_where_memory_is_scarce_or_nothing_is_shared() {
     assert!(graph.kernels.iter().all(|k| k.locals.is_empty() && !k.body.is_empty()));
     assert!(graph.kernels.iter().any(|k| k.body.iter().any(|s| matches!(s, Loop::For { .. }))));
 }
+
+#[test]
+fn what_the_last_sum_leaves_alone_scales_it() {
+    for (n, parts, e, o) in [(50, 4, 40, 48), (47, 3, 600, 48), (64, 2, 97, 32)] {
+        let mut m = Make::new();
+        let (f, k, w) = (m.input("f", &[n, parts]), m.input("k", &[n, e]), m.input("w", &[parts, e, o]));
+        let [i, t, p, j] = [n, parts, e, o].map(|size| m.var(size));
+        let body = Expr::mul(Expr::mul(rd(f, &[i, t]), rd(k, &[i, p])), rd(w, &[t, p, j]));
+        // A short sum beside it.
+        let [u] = [parts].map(|size| m.var(size));
+        let beside = Expr::sum(vec![u], Pred::True, Expr::mul(rd(f, &[i, u]), rd(w, &[u, u, j])));
+        let y = m.def("y", &[i, j], Expr::add(beside, Expr::sum(vec![t, p], Pred::True, body)));
+        m.result(y);
+        holds(m, if parts * e > 1000 { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn what_changes_from_tile_to_tile_has_panels_of_its_own() {
+    let (n, parts, e, o) = (210, 3, 48, 40);
+    let mut m = Make::new();
+    let (f, k, v) = (m.input("f", &[n, parts]), m.input("k", &[n, e]), m.input("v", &[n, o]));
+    let [i, t, p, j] = [n, parts, e, o].map(|size| m.var(size));
+    let body = Expr::mul(Expr::mul(rd(f, &[i, t]), rd(k, &[i, p])), rd(v, &[i, j]));
+    let y = m.def("y", &[t, p, j], Expr::sum(vec![i], Pred::True, body));
+    m.result(y);
+    holds(m, 2);
+}
