@@ -25,6 +25,8 @@ const FEW: usize = 8;
 const CHAIN: usize = 1024;
 /// And if it has so many points a result: what is stored in between stays small beside what is read.
 const POINTS: usize = 4;
+/// Or if so many times more elements are read than there are partial results.
+const SHARE: usize = 8;
 /// Elements that fill a vector well enough.
 const VECTOR: usize = 8;
 
@@ -123,7 +125,9 @@ fn set_free(program: &Program, f: &mut Function, d: &Definition) -> Option<(Defi
     Some(move_to_result(f, d, moved, at))
 }
 
-/// Moves one of the summed variables of a long sum to the result, in front: the one that leaves the shortest chains in both steps.
+/// Moves one of the summed variables of a long sum to the result, in front: the one that leaves the shortest chains in both steps. Where there are
+/// too many results for that, each made of what it shares with others, the one with most values for which what is stored in between stays small
+/// beside what is read: the parts of a large sum are more work items, each of which can take longer pieces of memory.
 fn spread(program: &Program, f: &mut Function, d: &Definition) -> Option<(Definition, Definition)> {
     let [clause] = d.clauses.as_slice() else { return None };
     let Node::Reduce(r) = &*clause.body.node else { return None };
@@ -133,11 +137,28 @@ fn spread(program: &Program, f: &mut Function, d: &Definition) -> Option<(Defini
     let size = |v: VarId| program.axes[f.var(v).axis.index()].size;
     let results: usize = clause.vars.iter().map(|&v| size(v)).product();
     let points: usize = r.vars.iter().map(|&v| size(v)).product();
-    if points < CHAIN || points < POINTS * results {
+    if points < CHAIN {
         return None;
     }
-    let longer = |v: VarId| size(v).max(points / size(v));
-    let moved = r.vars.iter().copied().filter(|&v| size(v) > 1).min_by_key(|&v| (longer(v), size(v)))?;
+    let candidates = r.vars.iter().copied().filter(|&v| size(v) > 1);
+    let moved = if points >= POINTS * results {
+        let longer = |v: VarId| size(v).max(points / size(v));
+        candidates.min_by_key(|&v| (longer(v), size(v)))?
+    } else {
+        let (mut read, mut shared) = (0, true);
+        r.body.visit_reads(&mut |_, at| {
+            let mut used: Vec<VarId> = Vec::new();
+            at.iter().for_each(|i| i.visit_vars(&mut |v| used.push(v)));
+            used.sort_unstable();
+            used.dedup();
+            read += used.iter().map(|&v| size(v)).product::<usize>();
+            shared &= clause.vars.iter().any(|&v| size(v) > 1 && !used.contains(&v));
+        });
+        if !shared {
+            return None;
+        }
+        candidates.filter(|&v| size(v) * results * SHARE <= read).max_by_key(|&v| size(v))?
+    };
     Some(move_to_result(f, d, moved, 0))
 }
 

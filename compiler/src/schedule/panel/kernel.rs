@@ -36,7 +36,7 @@ pub(super) struct Emitter {
 enum Own {
     /// Nothing: its elements are read where they are needed, an expression for each step. If all conditions in them hold, the second ones serve.
     Read(Vec<Expr>, Option<(Pred, Vec<Expr>)>),
-    /// Rows of so many elements, in a local array.
+    /// Rows in a local array that begin so many elements apart.
     Held(TensorId, usize),
 }
 
@@ -58,7 +58,9 @@ impl Emitter {
         });
         let panel_tensor = local_array(view, "panel", chunks.points * vectors);
         let across = view.var("across", long - width + 1);
-        let rows = self.rows.map(|span| (span, local_array(view, "rows", chunks.points * span / width)));
+        // Rows an odd number of vectors apart: their elements do not fall on the same few places of a cache.
+        let apart = |span: usize| (span / width) | 1;
+        let rows = self.rows.map(|span| (span, local_array(view, "rows", chunks.points * apart(span))));
         let sums_tensor = (!chunks.whole()).then(|| local_array(view, "sums", self.each * unroll * vectors));
 
         // Expressions at vector `m` and unrolled step `n`, over kernel variables.
@@ -76,7 +78,7 @@ impl Emitter {
         };
         let panel: Vec<Expr> = (0..vectors).map(|m| chunked(view, &at(view, &parts.panel, m, 0))).collect();
         let own = match rows {
-            Some((span, held)) => Own::Held(held, span),
+            Some((span, held)) => Own::Held(held, apart(span) * width),
             None => {
                 let steps: Vec<Expr> = (0..unroll).map(|n| chunked(view, &at(view, &parts.own, 0, n))).collect();
                 let plain = self.unconditional(view, &steps);
@@ -155,7 +157,7 @@ impl Emitter {
                 if let Some((span, held)) = rows {
                     s.lane_var = Some(across);
                     nest(s, &inside, &mut |s| {
-                        let at = self.point(&inside).scale((span / width) as i64);
+                        let at = self.point(&inside).scale(apart(span) as i64);
                         for n in 0..span / width {
                             let ahead = s.int((n * width) as i64);
                             let start = s.int_op(BinaryOp::Add, first, ahead);
@@ -185,8 +187,8 @@ impl Emitter {
                     let (outer, last) = inside.split_at(inside.len() - 1);
                     let point = self.point(&inside);
                     around(s, outer, &mut |s| match &own {
-                        Own::Held(held, span) => nest(s, last, &mut |s| {
-                            let row = s.uniform(&point.scale(*span as i64));
+                        Own::Held(held, apart) => nest(s, last, &mut |s| {
+                            let row = s.uniform(&point.scale(*apart as i64));
                             let row = s.int_op(BinaryOp::Add, row, ahead);
                             let mut element = |s: &mut Scope<'_>, n: usize| {
                                 let step = s.int(n as i64);

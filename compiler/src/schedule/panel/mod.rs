@@ -26,6 +26,11 @@ const LEAST: usize = 32 << 10;
 const TILES: usize = 4;
 /// Bytes of the unrolled factor that an item goes through, so that all panels find them in a cache near the core.
 const NEAR: usize = 1 << 20;
+/// Neighbouring elements that an item takes along at a time, at most: few of what is near, and of what is more than so many bytes enough that
+/// memory is read in pieces that it foresees.
+const ROW: usize = 64;
+const LONG_ROW: usize = 256;
+const FAR: usize = 2 << 20;
 /// Items a unit, so that units that are slower or come late matter little.
 const ITEMS: usize = 8;
 /// Inner loops of no more steps than this are written out.
@@ -94,26 +99,26 @@ pub fn schedule(
     }
     let vector_bytes = width * 4;
     let sums = unroll * vectors * vector_bytes;
-    let chunks = Chunks::new(view, &parts.vars, vectors * vector_bytes, facts.local_bytes)?;
-    let rows = parts.scale.is_none() && parts.in_rows(view, long, width);
 
     // Other variables of the result: those that the panel depends on make items, the others more tiles.
     let others = clause.vars.iter().copied().filter(|v| !group.contains(v) && *v != parts.unrolled);
     let (fixed, free): (Vec<VarId>, Vec<VarId>) = others.partition(|&v| parts.panel.uses(v));
+    let rows = parts.scale.is_none() && free.is_empty() && parts.in_rows(view, long, width);
+    let all_points: usize = parts.vars.iter().map(|&v| view.size_of(v) as usize).product();
+    let row = long.min(if all_points * long * 4 > FAR { LONG_ROW } else { ROW });
+    let bytes = vectors * vector_bytes + if rows { row * 4 } else { 0 };
+    // Near enough for every step; what else an item holds lies further away.
+    let room = if rows { facts.local_bytes } else { facts.local_bytes / 3 };
+    let chunks = Chunks::new(view, &parts.vars, bytes, (facts.local_bytes, room))?;
     let unroll_tiles = long.div_ceil(unroll);
     let tiles = free.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * unroll_tiles;
     let panels = fixed.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * size.div_ceil(width * vectors);
-    let all_points: usize = parts.vars.iter().map(|&v| view.size_of(v) as usize).product();
     let cost = tile::panel_cost(view, &parts.panel, &group);
     let least = TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
-    let mut most = (NEAR / (unroll * all_points * 4)).max(least);
+    // Pieces of rows that are taken along are read once; what is read where it is needed should stay near until the last panel has seen it.
+    let mut most = if rows { row / unroll } else { (NEAR / (unroll * all_points * 4)).max(least) };
     if !chunks.whole() {
         most = most.min(facts.local_bytes * 2 / 3 / sums);
-    }
-    let rows = rows && free.is_empty();
-    if rows {
-        // As far as rows fit, and the sums.
-        most = most.min(facts.local_bytes / 3 / chunks.points / unroll);
     }
     if tiles < least || most < least {
         return None;
@@ -252,15 +257,14 @@ impl Contraction {
 }
 
 impl Chunks {
-    /// `bytes` a point in `local` bytes of memory; `None` if a chunk would be too short.
-    fn new(view: &View<'_>, vars: &[VarId], bytes: usize, local: usize) -> Option<Chunks> {
+    /// `bytes` a point in so many of memory: for all points, or for those of a chunk; `None` if a chunk would be too short.
+    fn new(view: &View<'_>, vars: &[VarId], bytes: usize, (local, room): (usize, usize)) -> Option<Chunks> {
         let size = |v: VarId| view.size_of(v) as usize;
         let all: usize = vars.iter().map(|&v| size(v)).product();
         if all * bytes <= local {
             return Some(Chunks { outer: Vec::new(), split: None, inner: vars.to_vec(), points: all });
         }
-        // Near enough for every step; the sums and what is taken along lie further away.
-        let room = local / 3 / bytes;
+        let room = room / bytes;
         let (mut points, mut k) = (1, vars.len());
         while k > 0 && points * size(vars[k - 1]) <= room {
             k -= 1;

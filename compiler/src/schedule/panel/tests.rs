@@ -136,7 +136,7 @@ fn what_the_last_sum_leaves_alone_scales_it() {
 
 #[test]
 fn what_changes_from_tile_to_tile_has_panels_of_its_own() {
-    let (n, parts, e, o) = (210, 3, 48, 40);
+    let (n, parts, e, o) = (81, 3, 48, 40);
     let mut m = Make::new();
     let (f, k, v) = (m.input("f", &[n, parts]), m.input("k", &[n, e]), m.input("v", &[n, o]));
     let [i, t, p, j] = [n, parts, e, o].map(|size| m.var(size));
