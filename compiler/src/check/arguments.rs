@@ -73,7 +73,10 @@ impl<'a> Elaborator<'a> {
             // A word parameter that is handed on is a name here and not a word.
             let handed_on = bare_name(&arg.value).is_some_and(|n| env.get(n).is_some());
             match self.statics(env, &arg.value, if handed_on { &[] } else { &words }) {
-                Ok(value) => given[at] = Some((value, arg.value.span)),
+                Ok(value) => {
+                    self.notice_computed(env, &arg.value, &value);
+                    given[at] = Some((value, arg.value.span));
+                }
                 Err(Reported) => ok = false,
             }
         }
@@ -90,7 +93,7 @@ impl<'a> Elaborator<'a> {
         span: Span,
     ) -> R<(Env, String)> {
         let mut env = Env::default();
-        let mut identity = format!("{}.{}:", item.file, item.item);
+        let mut identity = if self.sampling { String::new() } else { format!("{}.{}:", item.file, item.item) };
         let mut ok = true;
         for (param, value) in module.params.iter().zip(given.iter_mut()) {
             let name = &param.name.text;
@@ -134,12 +137,10 @@ impl<'a> Elaborator<'a> {
                 }
                 value => value,
             };
-            match &value {
-                // Rates differ from block to block; all that is checked of one is its sign and what is required of it here.
-                Static::Float(x) if self.sampling => identity.push_str(sign(*x)),
-                _ => value.identity(&mut identity),
+            if !self.sampling {
+                value.identity(&mut identity);
+                identity.push(';');
             }
-            identity.push(';');
             if self.bind_one(&mut env, param, value, id, place).is_err() {
                 ok = false;
             }

@@ -183,6 +183,85 @@ impl Axis {
             _ => self.is_weak() || other.is_weak(),
         }
     }
+    /// The number of an atom that is not weak.
+    pub fn id(&self) -> Option<u32> {
+        match self.0.kind {
+            Kind::Atom { id, weak: false, .. } => Some(id),
+            _ => None,
+        }
+    }
+    /// Whether it is an atom that this module instance declares.
+    pub fn is_owned_by(&self, instance: u32) -> bool {
+        matches!(self.0.kind, Kind::Atom { owner, .. } if owner == instance)
+    }
+    /// An atom that looks like this one.
+    pub fn renumbered(&self, id: u32, owner: u32) -> Axis {
+        let Node { name, text, size, .. } = &*self.0;
+        Axis::atom(name, text.clone(), *size, id, owner)
+    }
+    /// A weak atom that looks like this one.
+    pub fn weak_like(atom: &Axis) -> Axis {
+        let Node { name, text, size, .. } = &*atom.0;
+        Axis::new(name.clone(), text.clone(), *size, Kind::Atom { id: u32::MAX, owner: u32::MAX, weak: true })
+    }
+    /// The axis with other atoms: those for which `f` gives one. It is asked for each that is not weak, and told whether a window is
+    /// around it.
+    pub fn replaced(&self, f: &mut dyn FnMut(&Axis, bool) -> Option<Axis>) -> Axis {
+        self.replaced_within(false, f).unwrap_or_else(|| self.clone())
+    }
+    fn replaced_within(&self, window: bool, f: &mut dyn FnMut(&Axis, bool) -> Option<Axis>) -> Option<Axis> {
+        let node = &*self.0;
+        let mut all = |parts: &[Axis]| -> Option<Vec<Axis>> {
+            let new: Vec<Option<Axis>> = parts.iter().map(|p| p.replaced_within(window, f)).collect();
+            let changed = new.iter().any(Option::is_some);
+            changed.then(|| new.into_iter().zip(parts).map(|(new, old)| new.unwrap_or_else(|| old.clone())).collect())
+        };
+        let kind = match &node.kind {
+            Kind::Atom { weak: false, .. } => return f(self, window),
+            Kind::Product(parts) => Kind::Product(all(parts)?),
+            Kind::Sum(parts) => Kind::Sum(all(parts)?),
+            Kind::Merged(parts) => Kind::Merged(all(parts)?),
+            Kind::Window(ty) => {
+                let axis = ty.axis.replaced_within(true, f)?;
+                Kind::Window(Rc::new(WindowType { axis, ..(**ty).clone() }))
+            }
+            Kind::Atom { .. } | Kind::Batch => return None,
+        };
+        Some(Axis::new(node.name.clone(), node.text.clone(), node.size, kind))
+    }
+    /// Text that is equal exactly for axes that cannot be told apart, names included; `atom` adds what tells an atom from others.
+    pub fn signature(&self, atom: &mut dyn FnMut(&Axis, &mut String), out: &mut String) {
+        use fmt::Write;
+        let node = &*self.0;
+        // No name and no text of an expression has this character.
+        const END: char = '\0';
+        let _ = write!(out, "{}{END}{}{END}{}", node.name, node.text.as_deref().unwrap_or_default(), node.size);
+        match &node.kind {
+            Kind::Atom { weak: false, .. } => atom(self, out),
+            Kind::Atom { .. } => out.push('w'),
+            Kind::Product(parts) | Kind::Sum(parts) | Kind::Merged(parts) => {
+                out.push(match &node.kind {
+                    Kind::Product(_) => 'p',
+                    Kind::Sum(_) => 's',
+                    _ => 'm',
+                });
+                for part in parts {
+                    part.signature(atom, out);
+                    out.push(',');
+                }
+                out.push(')');
+            }
+            Kind::Window(ty) => {
+                let WindowType { axis, sides, stride, dilation, start, border, base } = &**ty;
+                let _ = write!(out, "n{stride} {dilation} {start:?} {border:?} {base:?}");
+                for part in std::iter::once(axis).chain(sides) {
+                    part.signature(atom, out);
+                }
+                out.push(')');
+            }
+            Kind::Batch => out.push('b'),
+        }
+    }
     /// The axis as seen from outside the module instance `owner`: what that declares is weak.
     pub fn seen_from_outside(&self, owner: u32) -> Axis {
         let all = |parts: &[Axis]| -> Option<Vec<Axis>> {

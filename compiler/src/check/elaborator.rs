@@ -11,10 +11,12 @@ use foveate_dsl::{Diagnostic, SourceMap};
 
 use super::axes::{Axis, Kind};
 use super::instance::{Instance, ParamDecl};
+use super::known::Known;
+use super::names::Names;
 use super::report::{R, Reported};
 use super::spec::{ItemRef, Spec};
 use crate::ir;
-use crate::lower::builder::{Builder, View};
+use crate::lower::builder::Builder;
 use crate::lower::call::Callee;
 use crate::lower::forward::Frame;
 
@@ -38,10 +40,14 @@ pub(crate) struct Elaborator<'a> {
     training: bool,
     /// Whether that has made a difference.
     pub mode_matters: bool,
+    /// Whether more of a rate has made one than its band.
+    pub exact: bool,
     /// Whether parameters of kind `probability` have their values; if not, they are 0.
     pub random: bool,
     pub diagnostics: Vec<Diagnostic>,
     reported: HashSet<(&'static str, Option<Span>, String)>,
+    /// How often something was reported, also if it was no news.
+    reports: usize,
     /// The constructors and calls that are being elaborated, with what to say about them.
     pub trail: Vec<(Span, String)>,
     /// The modules that are being instantiated.
@@ -49,7 +55,6 @@ pub(crate) struct Elaborator<'a> {
     /// How many steps are left before it gives up.
     pub steps_left: usize,
     pub gave_up: bool,
-    next: u32,
     /// The batch axis.
     pub batch: Axis,
     /// The axes of the program.
@@ -59,21 +64,30 @@ pub(crate) struct Elaborator<'a> {
     pub functions: Vec<ir::Function>,
     /// Functions that can be called again, by instance and inputs.
     pub callees: HashMap<String, Rc<Callee<'a>>>,
-    /// Whether only what is wrong is asked for, and no program: submodules with the same arguments are one instance then.
+    /// Whether only what is wrong is asked for, and no program: what is known of a module is not looked at again then.
     pub sampling: bool,
-    /// Those instances, by identity, of the function being built.
-    pub instances: HashMap<String, Rc<Instance<'a>>>,
-    /// When sampling, where a name was first given to a submodule of the function being built, and to which.
-    pub prefixes: HashMap<String, (Span, Rc<Instance<'a>>)>,
-    /// The results of calls of modules without submodules, by instance and inputs, of the function being built: when sampling, a second
-    /// call like it has nothing new to say.
-    pub sampled_calls: HashMap<String, Vec<View>>,
+    /// What is known of modules.
+    pub known: Rc<Known<'a>>,
+    /// When sampling, the names in the module that is being instantiated and its flat submodules.
+    pub names: Names<'a>,
+    /// When sampling, what stands before those names in the item: empty or `stage.attn.`.
+    pub place: String,
     /// The instances of modules of the checked file whose `forward` went through.
     pub elaborated: Vec<Rc<Instance<'a>>>,
     /// The function being built.
     pub builder: Builder,
     /// The `forward` being elaborated.
     pub frame: Frame<'a>,
+}
+
+/// What a part of an elaboration did.
+pub(crate) struct Watched {
+    /// Whether it asked for the mode.
+    pub asked: bool,
+    /// Whether rates made a difference by more than their bands.
+    pub exact: bool,
+    /// Whether it went through without a word.
+    pub quiet: bool,
 }
 
 impl<'a> Elaborator<'a> {
@@ -84,27 +98,47 @@ impl<'a> Elaborator<'a> {
             sources,
             training,
             mode_matters: false,
+            exact: false,
             random: true,
             diagnostics: Vec::new(),
             reported: HashSet::new(),
+            reports: 0,
             trail: Vec::new(),
             open: Vec::new(),
             steps_left: MAX_STEPS,
             gave_up: false,
-            next: 0,
             batch: Axis::batch(batch),
             axes: Vec::new(),
             axis_ids: HashMap::new(),
             functions: Vec::new(),
             callees: HashMap::new(),
             sampling: false,
-            instances: HashMap::new(),
-            prefixes: HashMap::new(),
-            sampled_calls: HashMap::new(),
+            known: Rc::default(),
+            names: Names::default(),
+            place: String::new(),
             elaborated: Vec::new(),
             builder: Builder::default(),
             frame: Frame::default(),
         }
+    }
+
+    /// An elaborator that only tells what is wrong, and takes what is known of modules from others like it.
+    pub fn sampling(
+        spec: &'a Spec,
+        sources: &'a SourceMap,
+        training: bool,
+        batch: usize,
+        known: &Rc<Known<'a>>,
+    ) -> Elaborator<'a> {
+        let mut out = Elaborator::new(spec, sources, training, batch);
+        out.sampling = true;
+        out.known = Rc::clone(known);
+        out
+    }
+
+    /// Whether the program is for training, for what is known in that mode.
+    pub fn mode(&self) -> bool {
+        self.training
     }
 
     /// Whether the program is for training.
@@ -115,12 +149,25 @@ impl<'a> Elaborator<'a> {
 
     /// A number that was not used before.
     pub fn fresh(&mut self) -> u32 {
-        self.next += 1;
-        self.next
+        self.known.fresh()
+    }
+
+    /// Does a part of the elaboration and watches it.
+    pub fn watched<T>(&mut self, part: impl FnOnce(&mut Self) -> R<T>) -> (R<T>, Watched) {
+        let asked = std::mem::replace(&mut self.mode_matters, false);
+        let exact = std::mem::replace(&mut self.exact, false);
+        let reports = self.reports;
+        let out = part(self);
+        let quiet = out.is_ok() && self.reports == reports;
+        let seen = Watched { asked: self.mode_matters, exact: self.exact, quiet };
+        self.mode_matters |= asked;
+        self.exact |= exact;
+        (out, seen)
     }
 
     /// Adds a diagnostic, once, with the constructors and calls that led to its place.
     pub fn report(&mut self, mut d: Diagnostic) {
+        self.reports += 1;
         for (span, text) in self.trail.iter().rev().take(3) {
             d = d.secondary(*span, text.clone());
         }

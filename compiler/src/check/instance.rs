@@ -7,7 +7,9 @@ use foveate_dsl::Diagnostic;
 use foveate_dsl::ast::{self, Arg, AxisDef, AxisRef, ExprKind, Member, Module, Span};
 
 use super::axes::{Axis, Kind};
+use super::crossing::Crossing;
 use super::elaborator::Elaborator;
+use super::names::Named;
 use super::report::{R, Reported, suggest};
 use super::spec::ItemRef;
 use super::statics::{bare_name, failed_name};
@@ -25,8 +27,10 @@ pub(crate) struct Instance<'a> {
     pub item: ItemRef,
     /// Owner of the axes that it declares.
     pub id: u32,
-    /// What stands before the names of its parameters, relative to the function being built: empty or `attn.`.
+    /// What stands before the names of its parameters, relative to the function being built: empty or `attn.`. Empty where it is shared.
     pub prefix: String,
+    /// Where it is shared, the atoms of its arguments, in order.
+    pub formals: Vec<Axis>,
     /// The arguments alone, for instantiating it again.
     pub arguments: Env,
     /// All compile-time names.
@@ -34,16 +38,33 @@ pub(crate) struct Instance<'a> {
     /// What index names range over.
     pub indices: Vec<(String, Axis)>,
     /// Submodules by name.
-    pub submodules: Vec<(String, Rc<Instance<'a>>)>,
+    pub submodules: Vec<(String, Rc<Submodule<'a>>)>,
     /// Parameters and states by name.
     pub slots: Vec<(String, Slot)>,
     pub forward: Option<&'a ast::Forward>,
     /// The names of submodules and slots.
     taken: HashSet<String>,
-    /// Whether it or a submodule has a state, which is updated once a step.
-    pub has_state: bool,
-    /// Equal exactly for instances of one module with the same arguments.
+    /// Equal exactly for instances of one module with the same arguments; empty where instances are shared anyway.
     pub identity: String,
+}
+
+/// An instance as a part of another.
+#[derive(Debug)]
+pub(crate) struct Submodule<'a> {
+    pub instance: Rc<Instance<'a>>,
+    /// What stands before the names of its parameters, relative to the function being built: empty or `attn.`.
+    pub prefix: String,
+    /// Whether the names of its parameters are those of the module that it is in.
+    pub flat: bool,
+    /// Its axes and those around it.
+    pub crossing: Crossing,
+}
+
+impl Submodule<'_> {
+    /// One of its axes as seen from outside.
+    pub fn outward(&self, axis: &Axis) -> Axis {
+        self.crossing.outward(axis, self.instance.id, &[])
+    }
 }
 
 /// A parameter or a state.
@@ -132,7 +153,7 @@ impl<'a> Elaborator<'a> {
         args: &[Arg],
         flat: bool,
         span: Span,
-    ) -> R<Rc<Instance<'a>>> {
+    ) -> R<Rc<Submodule<'a>>> {
         let (file, env) = (out.item.file, &out.env);
         let prefix = if flat { out.prefix.clone() } else { format!("{}{name}.", out.prefix) };
         let Some((item, module)) = self.spec.module(file, &ctor.text) else {
@@ -153,26 +174,26 @@ impl<'a> Elaborator<'a> {
         let given = self.given(module, args, env)?;
         self.trail.push((span, format!("in `{name} = {}(...)`", ctor.text)));
         // Names of parameters meet where a submodule is flat, so each such one is its own; what has a name of its own in it need not be.
-        let out = self.instance_of(item, module, given, prefix.clone(), span, !flat);
+        let shared = self.sampling && !flat;
+        let made = if shared {
+            self.shared_instance(item, module, given, name, span)
+        } else {
+            self.instance(item, module, given, prefix.clone(), span).map(|i| (i, Crossing::default()))
+        };
         self.trail.pop();
-        let out = out?;
-        if self.sampling && !flat {
-            self.names_meet(&prefix, &out, span)?;
+        let (instance, crossing) = made?;
+        if shared {
+            let full = format!("{}{name}", out.prefix);
+            let met = self.names.add(&full, span, Named::Module(Rc::clone(&instance)));
+            self.unmet(met, span)?;
         }
-        Ok(out)
+        Ok(Rc::new(Submodule { instance, prefix, flat, crossing }))
     }
 
-    /// Two submodules under one name, each in a flat one: when sampling their parameters may never have been declared, so names are compared
-    /// here.
-    fn names_meet(&mut self, prefix: &str, instance: &Rc<Instance<'a>>, span: Span) -> R<()> {
-        let Some((first, other)) = self.prefixes.insert(prefix.to_owned(), (span, Rc::clone(instance))) else {
-            return Ok(());
-        };
-        let (mut names, mut others) = (Vec::new(), Vec::new());
-        instance.slot_names("", &mut names);
-        other.slot_names("", &mut others);
-        let Some(name) = names.into_iter().find(|name| others.contains(name)) else { return Ok(()) };
-        let d = Diagnostic::error("E0107", format!("two parameters are called `{prefix}{name}`"))
+    /// Fails where another parameter has a full name.
+    fn unmet(&mut self, met: Option<(String, Span)>, span: Span) -> R<()> {
+        let Some((name, first)) = met else { return Ok(()) };
+        let d = Diagnostic::error("E0107", format!("two parameters are called `{}{name}`", self.place))
             .primary(span, "again here")
             .secondary(first, "first here");
         self.fail(d.help(FLAT_NAMES))
@@ -187,40 +208,24 @@ impl<'a> Elaborator<'a> {
         prefix: String,
         span: Span,
     ) -> R<Rc<Instance<'a>>> {
-        self.instance_of(item, module, given, prefix, span, true)
-    }
-
-    /// The same; `shared` tells whether one with the same arguments will do when sampling.
-    fn instance_of(
-        &mut self,
-        item: ItemRef,
-        module: &'a Module,
-        given: Vec<Option<(Static, Span)>>,
-        prefix: String,
-        span: Span,
-        shared: bool,
-    ) -> R<Rc<Instance<'a>>> {
-        if let Some(first) = self.open.iter().position(|o| *o == item) {
-            let mut names: Vec<String> = Vec::new();
-            for open in &self.open[first..] {
-                if let ast::Item::Module(m) = self.spec.ast_item(*open) {
-                    names.push(m.name.text.clone());
-                }
-            }
-            names.push(module.name.text.clone());
-            let d = Diagnostic::error("E0406", format!("`{}` contains itself", module.name.text));
-            return self.fail(d.primary(span, "").note(names.join(" contains ")));
-        }
+        self.not_within(item, module, span)?;
         let id = self.fresh();
         let (arguments, identity) = self.parameters(item, module, given, id, span)?;
-        if let Some(known) = self.instances.get(&identity).filter(|_| self.sampling && shared) {
-            return Ok(Rc::clone(known));
+        self.instance_with(item, module, arguments, identity, id, prefix)
+    }
+
+    /// Fails where a module is being instantiated already.
+    pub(crate) fn not_within(&mut self, item: ItemRef, module: &'a Module, span: Span) -> R<()> {
+        let Some(first) = self.open.iter().position(|o| *o == item) else { return Ok(()) };
+        let mut names: Vec<String> = Vec::new();
+        for open in &self.open[first..] {
+            if let ast::Item::Module(m) = self.spec.ast_item(*open) {
+                names.push(m.name.text.clone());
+            }
         }
-        let out = self.instance_with(item, module, arguments, identity, id, prefix)?;
-        if self.sampling && shared && !out.has_state {
-            self.instances.insert(out.identity.clone(), Rc::clone(&out));
-        }
-        Ok(out)
+        names.push(module.name.text.clone());
+        let d = Diagnostic::error("E0406", format!("`{}` contains itself", module.name.text));
+        self.fail(d.primary(span, "").note(names.join(" contains ")))
     }
 
     /// Instantiates a module whose parameters are bound.
@@ -233,12 +238,28 @@ impl<'a> Elaborator<'a> {
         id: u32,
         prefix: String,
     ) -> R<Rc<Instance<'a>>> {
+        self.instance_in(item, module, arguments, identity, id, prefix, Vec::new())
+    }
+
+    /// The same for one that is shared, with the atoms of its arguments.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn instance_in(
+        &mut self,
+        item: ItemRef,
+        module: &'a Module,
+        arguments: Env,
+        identity: String,
+        id: u32,
+        prefix: String,
+        formals: Vec<Axis>,
+    ) -> R<Rc<Instance<'a>>> {
         self.open.push(item);
         let mut out = Instance {
             module,
             item,
             id,
             prefix,
+            formals,
             env: arguments.clone(),
             arguments,
             indices: Vec::new(),
@@ -246,12 +267,9 @@ impl<'a> Elaborator<'a> {
             slots: Vec::new(),
             forward: None,
             taken: HashSet::new(),
-            has_state: false,
             identity,
         };
         let ok = self.members(&mut out, &module.members);
-        out.has_state =
-            out.slots.iter().any(|(_, slot)| slot.state) || out.submodules.iter().any(|(_, sub)| sub.has_state);
         self.open.pop();
         ok.map(|()| Rc::new(out))
     }
@@ -398,7 +416,9 @@ impl<'a> Elaborator<'a> {
 
     /// The value of a `let`; an integer becomes a size of that name.
     pub(crate) fn let_value(&mut self, env: &Env, name: &str, value: &ast::Expr, owner: u32) -> R<Static> {
-        match self.statics(env, value, &[])? {
+        let bound = self.statics(env, value, &[])?;
+        self.notice_computed(env, value, &bound);
+        match bound {
             Static::Int(n, axis) => {
                 let text = self.text(value.span);
                 let text = Some(text).filter(|t| *t != n.to_string());
@@ -449,6 +469,12 @@ impl<'a> Elaborator<'a> {
     ) -> R<()> {
         let (state, decay) = (kind == SlotKind::State, kind == SlotKind::Param { decay: true });
         let full = format!("{}{name}", out.prefix);
+        if self.sampling {
+            let met = self.names.add(&full, span, Named::Slot);
+            self.unmet(met, span)?;
+            out.slots.push((name.to_owned(), Slot { dims, state, full }));
+            return Ok(());
+        }
         let shape = dims.iter().map(Axis::size).collect();
         let pieces = dims.iter().map(Piece::all).collect();
         let decl = ParamDecl { name: full.clone(), shape, pieces, init, decay, span };
@@ -503,7 +529,8 @@ impl<'a> Elaborator<'a> {
     }
 }
 
-fn collect_names(e: &ast::Expr, f: &mut dyn FnMut(&str)) {
+/// Hands out the names in an expression.
+pub(super) fn collect_names(e: &ast::Expr, f: &mut dyn FnMut(&str)) {
     match &e.kind {
         ExprKind::Path(p) => {
             if let Some(name) = p.as_name() {
@@ -528,11 +555,10 @@ fn collect_names(e: &ast::Expr, f: &mut dyn FnMut(&str)) {
 
 impl Instance<'_> {
     /// The names of all its parameters and states, after `prefix`.
-    fn slot_names(&self, prefix: &str, out: &mut Vec<String>) {
+    pub fn slot_names(&self, prefix: &str, out: &mut Vec<String>) {
         out.extend(self.slots.iter().map(|(name, _)| format!("{prefix}{name}")));
         for (name, sub) in &self.submodules {
-            let flat = sub.prefix == self.prefix;
-            sub.slot_names(&if flat { prefix.to_owned() } else { format!("{prefix}{name}.") }, out);
+            sub.instance.slot_names(&if sub.flat { prefix.to_owned() } else { format!("{prefix}{name}.") }, out);
         }
     }
     /// The sum axes in scope.

@@ -1,10 +1,13 @@
 //! Whether a recipe of a file sets rightly what it may set.
 
+use std::rc::Rc;
+
 use foveate_dsl::ast::{self, Expr, ExprKind, ModuleKind, RecipeEntry, RecipeValue, Span};
 use foveate_dsl::{Diagnostic, SourceMap};
 
 use super::covered::Covered;
 use super::elaborator::Elaborator;
+use super::known::Known;
 use super::recipe::constant;
 use super::recipe_keys::{Kind, SETTINGS, Setting, WEIGHT, forward_of};
 use super::report::suggest;
@@ -14,12 +17,19 @@ use crate::ir::ResultRole;
 use crate::lower::LowerOptions;
 
 /// Everything that is wrong with a recipe.
-pub(crate) fn check(spec: &Spec, sources: &SourceMap, recipe: &ast::Recipe, covered: &Covered) -> Vec<Diagnostic> {
+pub(crate) fn check<'a>(
+    spec: &'a Spec,
+    sources: &'a SourceMap,
+    recipe: &'a ast::Recipe,
+    covered: &Covered,
+    known: &Rc<Known<'a>>,
+) -> Vec<Diagnostic> {
     let mut checker = Checker {
         spec,
         sources,
         recipe,
         covered,
+        known: Rc::clone(known),
         found: Vec::new(),
         model: None,
         weights: Vec::new(),
@@ -44,11 +54,12 @@ struct LossResults<'a> {
     results: Vec<(String, usize)>,
 }
 
-struct Checker<'a> {
+struct Checker<'a, 'c> {
     spec: &'a Spec,
     sources: &'a SourceMap,
     recipe: &'a ast::Recipe,
-    covered: &'a Covered,
+    covered: &'c Covered,
+    known: Rc<Known<'a>>,
     /// The keys that are set.
     found: Vec<String>,
     /// The model, which is looked at last.
@@ -60,7 +71,7 @@ struct Checker<'a> {
     out: Vec<Diagnostic>,
 }
 
-impl<'a> Checker<'a> {
+impl<'a> Checker<'a, '_> {
     fn entries(&mut self, prefix: &str, entries: &'a [RecipeEntry]) {
         for (n, entry) in entries.iter().enumerate() {
             if let Some(first) = entries[..n].iter().find(|e| e.key.text == entry.key.text) {
@@ -201,8 +212,7 @@ impl<'a> Checker<'a> {
             return;
         }
         let options = LowerOptions { training: true, random: true, batch: 2, exposed: Vec::new() };
-        let mut elaborator = Elaborator::new(self.spec, self.sources, true, options.batch);
-        elaborator.sampling = true;
+        let mut elaborator = Elaborator::sampling(self.spec, self.sources, true, options.batch, &self.known);
         if let Some(forward) = forward_of(module) {
             self.images(key, e.span, &forward.inputs, kind);
         }

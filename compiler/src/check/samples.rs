@@ -7,12 +7,14 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
+use std::rc::Rc;
 
 use foveate_dsl::ast::{self, Expr, ExprKind, Module, ParamType, Span};
 use foveate_dsl::{Diagnostic, SourceMap};
 
 use super::covered::Covered;
 use super::elaborator::{Elaborator, MAX_STEPS};
+use super::known::Known;
 use super::recipe_settings;
 use super::spec::{ItemRef, Spec};
 use super::unused;
@@ -37,16 +39,18 @@ pub fn check(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
     on_a_large_stack(|| {
         let mut out = Findings::default();
         let covered = Covered::default();
+        let known = Rc::default();
         // Items hold those above them, as a rule.
         for (item, tree) in spec.root_items().iter().enumerate().rev() {
             let r = ItemRef { file: spec.root(), item };
             let steps_left = Cell::new(MAX_STEPS);
             match tree {
                 ast::Item::Module(module) => {
-                    Samples { spec, sources, r, module, steps_left: &steps_left, covered: &covered }.run(&mut out)
+                    Samples { spec, sources, r, module, steps_left: &steps_left, covered: &covered, known: &known }
+                        .run(&mut out)
                 }
                 ast::Item::Function(function) => out.add(function_body(spec, sources, r, function, &steps_left)),
-                ast::Item::Recipe(recipe) => out.add(recipe_settings::check(spec, sources, recipe, &covered)),
+                ast::Item::Recipe(recipe) => out.add(recipe_settings::check(spec, sources, recipe, &covered, &known)),
             }
         }
         // What an error keeps from being used, or nothing uses, may be wrong too.
@@ -59,7 +63,8 @@ pub fn check(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
             let mut more = Findings::default();
             match spec.ast_item(r) {
                 ast::Item::Module(module) => {
-                    Samples { spec, sources, r, module, steps_left: &steps_left, covered: &covered }.run(&mut more)
+                    Samples { spec, sources, r, module, steps_left: &steps_left, covered: &covered, known: &known }
+                        .run(&mut more)
                 }
                 ast::Item::Function(function) => more.add(function_body(spec, sources, r, function, &steps_left)),
                 ast::Item::Recipe(_) => {}
@@ -113,17 +118,18 @@ fn function_body(
 }
 
 /// The runs of one module.
-struct Samples<'a> {
+struct Samples<'a, 's> {
     spec: &'a Spec,
     sources: &'a SourceMap,
     r: ItemRef,
     module: &'a Module,
     /// How many steps all runs of the item have left; without any, further runs say nothing.
-    steps_left: &'a Cell<usize>,
-    covered: &'a Covered,
+    steps_left: &'s Cell<usize>,
+    covered: &'s Covered,
+    known: &'s Rc<Known<'a>>,
 }
 
-impl Samples<'_> {
+impl Samples<'_, '_> {
     fn run(&self, out: &mut Findings) {
         let Some(first) = self.search(&Settings::new(), 0, out) else { return };
         for param in &self.module.params {
@@ -156,8 +162,7 @@ impl Samples<'_> {
     /// Elaborates for one mode: what is wrong.
     fn elaborate(&self, settings: &Settings, training: bool) -> Vec<Diagnostic> {
         let options = LowerOptions { training, random: true, batch: 2, exposed: Vec::new() };
-        let mut elaborator = Elaborator::new(self.spec, self.sources, training, options.batch);
-        elaborator.sampling = true;
+        let mut elaborator = Elaborator::sampling(self.spec, self.sources, training, options.batch, self.known);
         elaborator.steps_left = self.steps_left.get();
         if elaborator.steps_left == 0 {
             return Vec::new();

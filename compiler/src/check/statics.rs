@@ -119,6 +119,7 @@ impl Elaborator<'_> {
                 };
                 let a = self.statics(env, known, &[])?;
                 let b = self.statics(env, other, &words)?;
+                self.notice_comparison(op, known, other, &a, &b);
                 return if swap {
                     self.static_binary(op, b, a, span, false)
                 } else {
@@ -128,6 +129,7 @@ impl Elaborator<'_> {
         }
         let a = self.statics(env, left, &[])?;
         let b = self.statics(env, right, &[])?;
+        self.notice_comparison(op, left, right, &a, &b);
         self.static_binary(op, a, b, span, false)
     }
 

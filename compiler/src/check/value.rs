@@ -4,6 +4,7 @@ use std::fmt;
 use std::rc::Rc;
 
 use super::axes::Axis;
+use super::rates::band;
 
 /// A compile-time value without any tie to an axis.
 #[derive(Clone, Debug, PartialEq)]
@@ -144,6 +145,14 @@ impl Static {
             _ => None,
         }
     }
+    /// Whether it is or holds a number with a fraction.
+    pub fn has_rate(&self) -> bool {
+        match self {
+            Static::Float(_) => true,
+            Static::Tuple(parts) | Static::List(parts) => parts.iter().any(Static::has_rate),
+            _ => false,
+        }
+    }
     /// What kind of value it is, for messages.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -166,6 +175,53 @@ impl Static {
             Static::Str(s) => Value::Str(s.clone()),
             Static::Tuple(parts) => Value::Tuple(parts.iter().map(Static::value).collect()),
             Static::List(parts) => Value::List(parts.iter().map(Static::value).collect()),
+        }
+    }
+    /// Text that is equal exactly for values that a module cannot tell apart, whichever axes they have: an axis counts by its look and by
+    /// the first place at which it stands, and goes to `atoms` there. Of a rate only the band counts where `bands` is set.
+    pub fn signature(&self, bands: bool, atoms: &mut Vec<Axis>, out: &mut String) {
+        use fmt::Write;
+        match self {
+            Static::Int(n, None) => {
+                let _ = write!(out, "{n}");
+            }
+            Static::Int(_, Some(axis)) => axis.signature(
+                &mut |atom, out| {
+                    let known = atoms.iter().position(|a| a.id() == atom.id());
+                    let at = known.unwrap_or_else(|| {
+                        atoms.push(atom.clone());
+                        atoms.len() - 1
+                    });
+                    let _ = write!(out, "@{at}");
+                },
+                out,
+            ),
+            Static::Float(x) if bands => out.push_str(band(*x)),
+            Static::Float(x) => {
+                let _ = write!(out, "f{:x}", x.to_bits());
+            }
+            Static::Bool(b) => out.push(if *b { 't' } else { 'f' }),
+            Static::Word(w) => out.push_str(w),
+            Static::Str(s) => {
+                let _ = write!(out, "{s:?}");
+            }
+            Static::Tuple(parts) | Static::List(parts) => {
+                out.push(if matches!(self, Static::Tuple(_)) { '(' } else { '[' });
+                for part in parts {
+                    part.signature(bands, atoms, out);
+                    out.push(',');
+                }
+                out.push(')');
+            }
+        }
+    }
+    /// The value with other atoms in its axes.
+    pub fn replaced(&self, f: &mut dyn FnMut(&Axis, bool) -> Option<Axis>) -> Static {
+        match self {
+            Static::Int(n, Some(axis)) => Static::Int(*n, Some(axis.replaced(f))),
+            Static::Tuple(parts) => Static::Tuple(parts.iter().map(|p| p.replaced(f)).collect()),
+            Static::List(parts) => Static::List(parts.iter().map(|p| p.replaced(f)).collect()),
+            other => other.clone(),
         }
     }
     /// Text that is equal exactly for values that lowering cannot tell apart.
@@ -225,6 +281,10 @@ impl Env {
     /// All bindings, oldest first.
     pub fn entries(&self) -> &[(String, Static)] {
         &self.0
+    }
+    /// The same names with other atoms in the axes of their values.
+    pub fn replaced(&self, f: &mut dyn FnMut(&Axis, bool) -> Option<Axis>) -> Env {
+        Env(Rc::new(self.0.iter().map(|(name, value)| (name.clone(), value.replaced(f))).collect()))
     }
     /// How many bindings there are, for [`Env::truncate`].
     pub fn len(&self) -> usize {

@@ -38,8 +38,8 @@ pub(crate) struct Builder {
     places: u32,
     /// Exposed values by path.
     pub exposed: Vec<(String, View)>,
-    /// New values of states by full name.
-    pub next_states: Vec<(String, TensorId)>,
+    /// New values of states by full name, with the places that say so.
+    pub next_states: Vec<(String, TensorId, Span)>,
     /// How often each submodule was called.
     pub calls: HashMap<String, u32>,
 }

@@ -9,7 +9,7 @@ use super::builder::View;
 use super::forward::{Frame, result_name};
 use crate::check::axes::{Axis, shape};
 use crate::check::elaborator::Elaborator;
-use crate::check::instance::Instance;
+use crate::check::instance::{Instance, Submodule};
 use crate::check::report::{R, Reported, count, suggest};
 use crate::ir::{Arg as IrArg, ArgRole, Call, Components, Elem, FnResult, FuncId, ResultRole, Stmt, TensorId};
 
@@ -109,23 +109,27 @@ impl<'a> Elaborator<'a> {
         })
     }
 
-    fn submodule_call(&mut self, name: &str, sub: &Rc<Instance<'a>>, args: &'a [Arg], span: Span) -> R<Vec<View>> {
-        let Some(forward) = sub.forward else {
-            let d = Diagnostic::error("E0413", format!("`{}` has no `forward`", sub.module.name.text));
+    fn submodule_call(&mut self, name: &str, sub: &Rc<Submodule<'a>>, args: &'a [Arg], span: Span) -> R<Vec<View>> {
+        let instance = &sub.instance;
+        let Some(forward) = instance.forward else {
+            let d = Diagnostic::error("E0413", format!("`{}` has no `forward`", instance.module.name.text));
             return self.fail(d.primary(span, ""));
         };
-        let given = self.inputs(name, sub, forward, args, span)?;
+        let given = self.inputs(name, instance, forward, args, span)?;
         self.trail.push((span, format!("in the call of `{name}`")));
         let out = self.bound_inputs(sub, forward, &given, span).and_then(|(inputs, rest)| {
-            if sub.submodules.is_empty() {
-                self.in_place(name, sub, forward, inputs, rest)
-            } else {
-                self.by_function(name, sub, forward, inputs, rest, span)
+            if self.sampling {
+                return self.sampled_call(name, sub, forward, inputs, rest);
             }
+            let views = if instance.submodules.is_empty() {
+                self.in_place(name, instance, forward, inputs, rest)?
+            } else {
+                self.by_function(name, instance, forward, inputs, rest, span)?
+            };
+            Ok(views.into_iter().map(|view| outside(view, instance.id)).collect())
         });
         self.trail.pop();
-        let views = out?;
-        Ok(views.into_iter().map(|view| outside(view, sub.id)).collect())
+        out
     }
 
     /// The arguments in the order of the inputs.
@@ -181,7 +185,7 @@ impl<'a> Elaborator<'a> {
     /// The inputs by the callee's types, and what its `..` stands for.
     fn bound_inputs(
         &mut self,
-        sub: &Instance<'a>,
+        sub: &Submodule<'a>,
         forward: &'a Forward,
         given: &[View],
         span: Span,
@@ -189,9 +193,9 @@ impl<'a> Elaborator<'a> {
         let mut rest: Option<Vec<Axis>> = None;
         let mut out = Vec::new();
         for (input, view) in forward.inputs.iter().zip(given) {
-            let what = format!("the input `{}` of `{}`", input.name.text, sub.module.name.text);
+            let what = format!("the input `{}` of `{}`", input.name.text, sub.instance.module.name.text);
             if let Some(label) = &input.label_of {
-                let axis = self.axis(&sub.env, label)?.seen_from_outside(sub.id);
+                let axis = sub.outward(&self.axis(&sub.instance.env, label)?);
                 match &view.label {
                     Some(found) if found.matches(&axis) => {}
                     Some(found) => {
@@ -216,10 +220,13 @@ impl<'a> Elaborator<'a> {
                     let leading = rest.get_or_insert(found);
                     dims.extend(leading.clone());
                 } else {
-                    dims.push(self.axis(&sub.env, dim)?);
+                    dims.push(self.axis(&sub.instance.env, dim)?);
                 }
             }
-            let seen: Vec<Axis> = dims.iter().map(|d| d.seen_from_outside(sub.id)).collect();
+            let leading =
+                if let Some(AxisRef::Rest(_)) = input.dims.first() { rest.as_ref().map_or(0, Vec::len) } else { 0 };
+            let own = dims[leading..].iter().map(|d| sub.outward(d));
+            let seen: Vec<Axis> = dims[..leading].iter().cloned().chain(own).collect();
             self.fits(&what, view, &seen, span)?;
             out.push(View { dims, ..view.clone() });
         }
@@ -278,15 +285,7 @@ impl<'a> Elaborator<'a> {
         rest: Option<Vec<Axis>>,
     ) -> R<Vec<View>> {
         let path = format!("{}{name}.", self.frame.path);
-        let key = self.sampling.then(|| call_key(sub, rest.as_deref(), &inputs));
-        if let Some(views) = key.as_ref().and_then(|key| self.sampled_calls.get(key)) {
-            return Ok(views.clone());
-        }
-        let exposed = self.builder.exposed.len();
         let views = self.run(sub, forward, inputs, rest, path.clone())?;
-        if let Some(key) = key.filter(|_| self.builder.exposed.len() == exposed && !sub.has_state) {
-            self.sampled_calls.insert(key, views.clone());
-        }
         for (exposed, view) in &mut self.builder.exposed {
             if exposed.starts_with(&path) {
                 *view = outside(view.clone(), sub.id);
@@ -333,11 +332,7 @@ impl<'a> Elaborator<'a> {
         rest: Option<Vec<Axis>>,
     ) -> R<Callee<'a>> {
         let outer = std::mem::take(&mut self.builder);
-        let (instances, calls) = (std::mem::take(&mut self.instances), std::mem::take(&mut self.sampled_calls));
-        let prefixes = std::mem::take(&mut self.prefixes);
         let out = self.build_inside(sub, forward, inputs, rest);
-        self.prefixes = prefixes;
-        (self.instances, self.sampled_calls) = (instances, calls);
         let builder = std::mem::replace(&mut self.builder, outer);
         let (instance, results) = out?;
         let mut function = builder.function;
@@ -355,7 +350,7 @@ impl<'a> Elaborator<'a> {
             function.results.push(FnResult { tensor: view.tensor, role: ResultRole::Exposed(path.clone()) });
         }
         let mut states = Vec::new();
-        for (state, tensor) in builder.next_states {
+        for (state, tensor, _) in builder.next_states {
             function.results.push(FnResult { tensor, role: ResultRole::NextState(state.clone()) });
             states.push(state);
         }
@@ -451,8 +446,6 @@ impl<'a> Elaborator<'a> {
             };
             match tensor {
                 Some(tensor) => args.push(tensor),
-                // Slots of what is one instance with another are not declared, and nobody wants the program.
-                None if self.sampling => {}
                 // Callee and caller declare the same slots; a missing one was reported when it was declared.
                 None => return Err(Reported),
             }
@@ -480,13 +473,13 @@ impl<'a> Elaborator<'a> {
             let tensor = self.builder.function.tensor(slot).clone();
             let next = self.builder.function.new_tensor(format!("{full}.next"), tensor.elem, tensor.dims, tensor.span);
             results.push(next);
-            if self.builder.next_states.iter().any(|(n, _)| *n == full) {
-                let span = tensor.span.unwrap_or(forward.span);
+            let span = tensor.span.unwrap_or(forward.span);
+            if self.builder.next_states.iter().any(|(n, ..)| *n == full) {
                 let d = Diagnostic::error("E0412", format!("the state `{full}` is updated twice in a step"))
                     .primary(span, "");
                 return self.fail(d);
             }
-            self.builder.next_states.push((full, next));
+            self.builder.next_states.push((full, next, span));
         }
         for (path, view) in exposed {
             self.builder.exposed.retain(|(n, _)| *n != path);

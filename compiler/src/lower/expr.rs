@@ -233,7 +233,7 @@ impl<'a> Elaborator<'a> {
             names.extend(instance.slots.iter().map(|(n, _)| n.clone()));
             for (n, sub) in &instance.submodules {
                 names.push(n.clone());
-                names.extend(sub.slots.iter().map(|(slot, _)| format!("{n}.{slot}")));
+                names.extend(sub.instance.slots.iter().map(|(slot, _)| format!("{n}.{slot}")));
             }
         }
         let mut d = Diagnostic::error("E0101", format!("unknown name `{name}`"));
@@ -335,6 +335,7 @@ impl<'a> Elaborator<'a> {
         let (a, b) = (a?, b?);
         match (&a, &b) {
             (Val::Static(a), Val::Static(b)) => {
+                self.notice_comparison(op, left, right, a, b);
                 self.static_binary(op, a.clone(), b.clone(), e.span, true).map(Val::Static)
             }
             _ if matches!(op, Eq | Ne | Lt | Le | Gt | Ge) => self.comparison(e, op, left, right, a, b),

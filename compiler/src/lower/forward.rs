@@ -11,7 +11,7 @@ use super::expr::Val;
 use super::index::IndexVal;
 use crate::check::axes::{Axis, shape};
 use crate::check::elaborator::Elaborator;
-use crate::check::instance::Instance;
+use crate::check::instance::{Instance, Submodule};
 use crate::check::report::{R, Reported, count};
 use crate::check::value::{Env, Static};
 use crate::ir::{Clause, Elem, Expr, Index, Pred, VarId};
@@ -63,7 +63,7 @@ impl<'a> Frame<'a> {
         if self.arguments.is_some() { None } else { self.scope.iter().rev().find(|b| b.name == name) }
     }
     /// The submodule of that name.
-    pub fn submodule(&self, name: &str) -> Option<Rc<Instance<'a>>> {
+    pub fn submodule(&self, name: &str) -> Option<Rc<Submodule<'a>>> {
         let instance = self.instance.as_ref()?;
         instance.submodules.iter().find(|(n, _)| n == name).map(|(_, sub)| Rc::clone(sub))
     }
@@ -84,24 +84,26 @@ impl<'a> Elaborator<'a> {
             return Some(view.clone().ok_or(Reported));
         }
         let instance = self.frame.instance.clone()?;
-        if let Some(view) = self.slot_view(&instance, name) {
+        if let Some(view) = self.slot_view(&instance, name, name) {
             return Some(Ok(view));
         }
         let path = format!("{}{name}", self.frame.path);
         self.builder.exposed.iter().rev().find(|(n, _)| *n == path).map(|(_, view)| Ok(view.clone()))
     }
 
-    fn slot_view(&mut self, instance: &Instance<'a>, name: &str) -> Option<View> {
+    /// The parameter or state `name` of an instance, which is `path` from the module at hand.
+    fn slot_view(&mut self, instance: &Instance<'a>, name: &str, path: &str) -> Option<View> {
         if let Some((_, slot)) = instance.slots.iter().find(|(n, _)| n == name) {
-            let tensor = *self.builder.slots.get(&slot.full)?;
+            let tensor =
+                if self.sampling { self.sampled_slot(path, slot) } else { *self.builder.slots.get(&slot.full)? };
             let dims = slot.dims.clone();
             return Some(View { tensor, elem: Elem::F32, batched: false, store: dims.clone(), dims, label: None });
         }
         for (sub_name, sub) in &instance.submodules {
             if let Some(rest) = name.strip_prefix(sub_name.as_str()).and_then(|r| r.strip_prefix('.'))
-                && let Some(mut view) = self.slot_view(sub, rest)
+                && let Some(mut view) = self.slot_view(&sub.instance, rest, path)
             {
-                view.dims = view.dims.iter().map(|d| d.seen_from_outside(sub.id)).collect();
+                view.dims = view.dims.iter().map(|d| sub.outward(d)).collect();
                 return Some(view);
             }
         }
@@ -227,12 +229,12 @@ impl<'a> Elaborator<'a> {
         if !self.training() {
             return Ok(());
         }
-        if self.builder.next_states.iter().any(|(n, _)| *n == slot.full) {
+        if self.builder.next_states.iter().any(|(n, ..)| *n == slot.full) {
             let d = Diagnostic::error("E0412", format!("the state `{}` is updated twice in a step", slot.full));
             return self.fail(d.primary(span, ""));
         }
         let tensor = self.stored_as(&view, &slot.dims, name, span);
-        self.builder.next_states.push((slot.full, tensor));
+        self.builder.next_states.push((slot.full, tensor, span));
         Ok(())
     }
 

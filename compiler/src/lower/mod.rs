@@ -11,6 +11,7 @@ pub(crate) mod forward;
 mod functions;
 mod index;
 mod reduce;
+mod sampled;
 mod whole;
 
 use foveate_dsl::ast::{self, AxisRef, Module, ModuleKind, Span};
@@ -292,7 +293,7 @@ impl<'a> Elaborator<'a> {
                 .push(FnResult { tensor: view.tensor, role: ResultRole::Exposed(name.clone()) });
             done.push(view);
         }
-        for (state, tensor) in std::mem::take(&mut self.builder.next_states) {
+        for (state, tensor, _) in std::mem::take(&mut self.builder.next_states) {
             self.builder.function.results.push(FnResult { tensor, role: ResultRole::NextState(state) });
         }
         let builder = std::mem::take(&mut self.builder);
