@@ -13,9 +13,9 @@ pub(crate) struct Axis(Rc<Node>);
 #[derive(Debug)]
 struct Node {
     /// The declared name; for axes that come out of an expression, its text.
-    name: String,
+    name: Rc<str>,
     /// The expression that gives the size, where there is one.
-    text: Option<String>,
+    text: Option<Rc<str>>,
     size: usize,
     kind: Kind,
 }
@@ -88,12 +88,12 @@ impl WindowType {
 }
 
 impl Axis {
-    fn new(name: impl Into<String>, text: Option<String>, size: usize, kind: Kind) -> Axis {
+    fn new(name: impl Into<Rc<str>>, text: Option<Rc<str>>, size: usize, kind: Kind) -> Axis {
         Axis(Rc::new(Node { name: name.into(), text, size, kind }))
     }
     /// A declared atom.
     pub fn atom(name: &str, text: Option<String>, size: usize, id: u32, owner: u32) -> Axis {
-        Axis::new(name, text, size, Kind::Atom { id, owner, weak: false })
+        Axis::new(name, text.map(Rc::from), size, Kind::Atom { id, owner, weak: false })
     }
     /// An anonymous atom, named by the text of its size.
     pub fn weak(text: &str, size: usize) -> Axis {
@@ -102,12 +102,12 @@ impl Axis {
     /// The product of the factors. The caller has checked the size.
     pub fn product(name: &str, factors: Vec<Axis>) -> Axis {
         let size = factors.iter().map(Axis::size).product();
-        Axis::new(name, Some(join(&factors, " x ")), size, Kind::Product(factors))
+        Axis::new(name, Some(join(&factors, " x ").into()), size, Kind::Product(factors))
     }
     /// The concatenation of the summands.
     pub fn sum(name: &str, summands: Vec<Axis>) -> Axis {
         let size = summands.iter().map(Axis::size).sum();
-        Axis::new(name, Some(join(&summands, " | ")), size, Kind::Sum(summands))
+        Axis::new(name, Some(join(&summands, " | ").into()), size, Kind::Sum(summands))
     }
     /// The row-major merge of axes. The caller has checked the size.
     pub fn merged(parts: Vec<Axis>) -> Axis {
@@ -148,11 +148,27 @@ impl Axis {
     }
     /// The dimensions that store it, outermost first: atoms and sums are one, products, merges and windows several.
     pub fn parts(&self) -> Vec<Axis> {
+        let mut out = Vec::new();
+        self.each_part(&mut |part| out.push(part.clone()));
+        out
+    }
+    /// Hands out those dimensions one after the other.
+    pub fn each_part(&self, f: &mut dyn FnMut(&Axis)) {
         match &self.0.kind {
-            Kind::Product(parts) | Kind::Merged(parts) => parts.iter().flat_map(Axis::parts).collect(),
-            Kind::Window(ty) => ty.sides.clone(),
-            _ => vec![self.clone()],
+            Kind::Product(parts) | Kind::Merged(parts) => parts.iter().for_each(|part| part.each_part(f)),
+            Kind::Window(ty) => ty.sides.iter().for_each(f),
+            _ => f(self),
         }
+    }
+    /// The sizes of those dimensions.
+    pub fn part_sizes(&self) -> Vec<usize> {
+        let mut out = Vec::new();
+        self.each_part(&mut |part| out.push(part.size()));
+        out
+    }
+    /// Where the axis is in memory: equal for clones of one axis, as long as one of them is there.
+    pub fn address(&self) -> usize {
+        Rc::as_ptr(&self.0) as usize
     }
     /// Whether it matches any axis of its size.
     pub fn is_weak(&self) -> bool {
@@ -197,7 +213,7 @@ impl Axis {
     /// An atom that looks like this one.
     pub fn renumbered(&self, id: u32, owner: u32) -> Axis {
         let Node { name, text, size, .. } = &*self.0;
-        Axis::atom(name, text.clone(), *size, id, owner)
+        Axis::new(Rc::clone(name), text.clone(), *size, Kind::Atom { id, owner, weak: false })
     }
     /// A weak atom that looks like this one.
     pub fn weak_like(atom: &Axis) -> Axis {
@@ -235,7 +251,11 @@ impl Axis {
         let node = &*self.0;
         // No name and no text of an expression has this character.
         const END: char = '\0';
-        let _ = write!(out, "{}{END}{}{END}{}", node.name, node.text.as_deref().unwrap_or_default(), node.size);
+        for text in [&*node.name, node.text.as_deref().unwrap_or_default()] {
+            out.push_str(text);
+            out.push(END);
+        }
+        digits(node.size as u64, out);
         match &node.kind {
             Kind::Atom { weak: false, .. } => atom(self, out),
             Kind::Atom { .. } => out.push('w'),
@@ -335,7 +355,7 @@ impl fmt::Display for Axis {
         if let Some(text) = &node.text {
             write!(f, " = {text}")?;
         }
-        if node.name != node.size.to_string() {
+        if *node.name != node.size.to_string() {
             write!(f, " = {}", node.size)?;
         }
         Ok(())
@@ -346,6 +366,14 @@ impl fmt::Display for Axis {
 pub(crate) fn shape(axes: &[Axis]) -> String {
     let parts: Vec<String> = axes.iter().map(Axis::to_string).collect();
     format!("[{}]", parts.join(", "))
+}
+
+/// Adds a number to a text; formatting takes longer.
+pub(crate) fn digits(n: u64, out: &mut String) {
+    if n > 9 {
+        digits(n / 10, out);
+    }
+    out.push(char::from(b'0' + (n % 10) as u8));
 }
 
 fn join(axes: &[Axis], by: &str) -> String {

@@ -27,7 +27,7 @@ impl Covered {
         }
         let both = !elaborator.mode_matters;
         let mode = elaborator.training();
-        for instance in &elaborator.elaborated {
+        for instance in elaborator.elaborated.values() {
             let pattern = pattern(instance.item, &instance.arguments);
             let mut sets = self.0.borrow_mut();
             if both {

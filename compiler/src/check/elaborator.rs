@@ -3,11 +3,12 @@
 //! Its state is here; what it does is spread over the files of `check` (compile-time values, modules) and `lower`
 //! (`forward`, expressions, functions).
 
-use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::rc::Rc;
 
 use foveate_dsl::ast::Span;
 use foveate_dsl::{Diagnostic, SourceMap};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::axes::{Axis, Kind};
 use super::instance::{Instance, ParamDecl};
@@ -45,11 +46,11 @@ pub(crate) struct Elaborator<'a> {
     /// Whether parameters of kind `probability` have their values; if not, they are 0.
     pub random: bool,
     pub diagnostics: Vec<Diagnostic>,
-    reported: HashSet<(&'static str, Option<Span>, String)>,
+    reported: FxHashSet<(&'static str, Option<Span>, String)>,
     /// How often something was reported, also if it was no news.
     reports: usize,
     /// The constructors and calls that are being elaborated, with what to say about them.
-    pub trail: Vec<(Span, String)>,
+    pub trail: Vec<(Span, Lead)>,
     /// The modules that are being instantiated.
     pub open: Vec<ItemRef>,
     /// How many steps are left before it gives up.
@@ -59,11 +60,13 @@ pub(crate) struct Elaborator<'a> {
     pub batch: Axis,
     /// The axes of the program.
     pub axes: Vec<ir::Axis>,
-    axis_ids: HashMap<ir::Axis, ir::AxisId>,
+    axis_ids: FxHashMap<ir::Axis, ir::AxisId>,
+    /// The same by the address of an axis, which is kept so that no other gets its address.
+    axis_ids_at: FxHashMap<usize, (Axis, ir::AxisId)>,
     /// The functions that are done, callees before callers.
     pub functions: Vec<ir::Function>,
     /// Functions that can be called again, by instance and inputs.
-    pub callees: HashMap<String, Rc<Callee<'a>>>,
+    pub callees: FxHashMap<String, Rc<Callee<'a>>>,
     /// Whether only what is wrong is asked for, and no program: what is known of a module is not looked at again then.
     pub sampling: bool,
     /// What is known of modules.
@@ -72,12 +75,32 @@ pub(crate) struct Elaborator<'a> {
     pub names: Names<'a>,
     /// When sampling, what stands before those names in the item: empty or `stage.attn.`.
     pub place: String,
-    /// The instances of modules of the checked file whose `forward` went through.
-    pub elaborated: Vec<Rc<Instance<'a>>>,
+    /// The instances of modules of the checked file whose `forward` went through, by their numbers.
+    pub elaborated: FxHashMap<u32, Rc<Instance<'a>>>,
     /// The function being built.
     pub builder: Builder,
     /// The `forward` being elaborated.
     pub frame: Frame<'a>,
+}
+
+/// What leads to a place that is elaborated.
+#[derive(Clone)]
+pub(crate) enum Lead {
+    /// A submodule and its module.
+    Submodule(String, Rc<str>),
+    /// The call of a submodule.
+    Call(String),
+    Recipe,
+}
+
+impl fmt::Display for Lead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Lead::Submodule(name, module) => write!(f, "in `{name} = {module}(...)`"),
+            Lead::Call(name) => write!(f, "in the call of `{name}`"),
+            Lead::Recipe => f.write_str("for this recipe"),
+        }
+    }
 }
 
 /// What a part of an elaboration did.
@@ -101,7 +124,7 @@ impl<'a> Elaborator<'a> {
             exact: false,
             random: true,
             diagnostics: Vec::new(),
-            reported: HashSet::new(),
+            reported: FxHashSet::default(),
             reports: 0,
             trail: Vec::new(),
             open: Vec::new(),
@@ -109,14 +132,15 @@ impl<'a> Elaborator<'a> {
             gave_up: false,
             batch: Axis::batch(batch),
             axes: Vec::new(),
-            axis_ids: HashMap::new(),
+            axis_ids: FxHashMap::default(),
+            axis_ids_at: FxHashMap::default(),
             functions: Vec::new(),
-            callees: HashMap::new(),
+            callees: FxHashMap::default(),
             sampling: false,
             known: Rc::default(),
             names: Names::default(),
             place: String::new(),
-            elaborated: Vec::new(),
+            elaborated: FxHashMap::default(),
             builder: Builder::default(),
             frame: Frame::default(),
         }
@@ -168,8 +192,8 @@ impl<'a> Elaborator<'a> {
     /// Adds a diagnostic, once, with the constructors and calls that led to its place.
     pub fn report(&mut self, mut d: Diagnostic) {
         self.reports += 1;
-        for (span, text) in self.trail.iter().rev().take(3) {
-            d = d.secondary(*span, text.clone());
+        for (span, lead) in self.trail.iter().rev().take(3) {
+            d = d.secondary(*span, lead.to_string());
         }
         if self.diagnostics.len() < MAX_DIAGNOSTICS && self.reported.insert((d.code, d.span(), d.message.clone())) {
             self.diagnostics.push(d);
@@ -198,7 +222,7 @@ impl<'a> Elaborator<'a> {
         for axis in axes {
             match axis.kind() {
                 Kind::Atom { .. } | Kind::Sum(_) | Kind::Batch => out.push(self.dim(axis)),
-                _ => axis.parts().iter().for_each(|part| out.push(self.dim(part))),
+                _ => axis.each_part(&mut |part| out.push(self.dim(part))),
             }
         }
         out
@@ -206,6 +230,15 @@ impl<'a> Elaborator<'a> {
 
     /// The IR axis of an atom, a sum or the batch.
     pub fn dim(&mut self, axis: &Axis) -> ir::AxisId {
+        if let Some((_, id)) = self.axis_ids_at.get(&axis.address()) {
+            return *id;
+        }
+        let id = self.dim_by_look(axis);
+        self.axis_ids_at.insert(axis.address(), (axis.clone(), id));
+        id
+    }
+
+    fn dim_by_look(&mut self, axis: &Axis) -> ir::AxisId {
         let pieces: Vec<(String, usize)> = match axis.kind() {
             Kind::Sum(parts) => parts.iter().map(|p| (axis_name(p), p.size())).collect(),
             _ => Vec::new(),

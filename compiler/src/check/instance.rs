@@ -1,14 +1,14 @@
 //! Modules with concrete arguments: their sizes, axes, submodules, parameters and states.
 
-use std::collections::HashSet;
 use std::rc::Rc;
 
 use foveate_dsl::Diagnostic;
 use foveate_dsl::ast::{self, Arg, AxisDef, AxisRef, ExprKind, Member, Module, Span};
+use rustc_hash::FxHashMap;
 
 use super::axes::{Axis, Kind};
 use super::crossing::Crossing;
-use super::elaborator::Elaborator;
+use super::elaborator::{Elaborator, Lead};
 use super::names::Named;
 use super::report::{R, Reported, suggest};
 use super::spec::ItemRef;
@@ -42,8 +42,8 @@ pub(crate) struct Instance<'a> {
     /// Parameters and states by name.
     pub slots: Vec<(String, Slot)>,
     pub forward: Option<&'a ast::Forward>,
-    /// The names of submodules and slots.
-    taken: HashSet<String>,
+    /// The names of submodules and slots; of a submodule, where it stands.
+    taken: FxHashMap<String, Option<usize>>,
     /// Equal exactly for instances of one module with the same arguments; empty where instances are shared anyway.
     pub identity: String,
 }
@@ -172,7 +172,7 @@ impl<'a> Elaborator<'a> {
             return self.fail(d);
         };
         let given = self.given(module, args, env)?;
-        self.trail.push((span, format!("in `{name} = {}(...)`", ctor.text)));
+        self.trail.push((span, Lead::Submodule(name.to_owned(), ctor.text.as_str().into())));
         // Names of parameters meet where a submodule is flat, so each such one is its own; what has a name of its own in it need not be.
         let shared = self.sampling && !flat;
         let made = if shared {
@@ -266,7 +266,7 @@ impl<'a> Elaborator<'a> {
             submodules: Vec::new(),
             slots: Vec::new(),
             forward: None,
-            taken: HashSet::new(),
+            taken: FxHashMap::default(),
             identity,
         };
         let ok = self.members(&mut out, &module.members);
@@ -370,7 +370,8 @@ impl<'a> Elaborator<'a> {
                 let text = self.path_text(&out.env, name)?;
                 self.take_name(out, &text, name.span)?;
                 let instance = self.submodule(out, &text, ctor, args, *flat, *span)?;
-                out.submodules.push((text, instance));
+                out.taken.insert(text.clone().into_owned(), Some(out.submodules.len()));
+                out.submodules.push((text.into_owned(), instance));
                 Ok(())
             }
             Member::Param { name, dims, init, no_decay, span } => {
@@ -431,7 +432,7 @@ impl<'a> Elaborator<'a> {
     /// Takes a name that no other submodule, parameter or state of the module has.
     fn take_name(&mut self, out: &mut Instance<'a>, name: &str, span: Span) -> R<()> {
         self.steps(DECLARATION, span)?;
-        if !out.taken.insert(name.to_owned()) {
+        if out.taken.insert(name.to_owned(), None).is_some() {
             let d = Diagnostic::error("E0107", format!("`{name}` is declared twice in `{}`", out.module.name.text));
             return self.fail(d.primary(span, "again here"));
         }
@@ -553,7 +554,17 @@ pub(super) fn collect_names(e: &ast::Expr, f: &mut dyn FnMut(&str)) {
     }
 }
 
-impl Instance<'_> {
+impl<'a> Instance<'a> {
+    /// The submodule of that name.
+    pub fn submodule(&self, name: &str) -> Option<Rc<Submodule<'a>>> {
+        let at = (*self.taken.get(name)?)?;
+        Some(Rc::clone(&self.submodules[at].1))
+    }
+    /// Whether a name in it or in a flat submodule begins with this part.
+    pub fn begins(&self, part: &str) -> bool {
+        self.taken.keys().any(|name| name.split('.').next() == Some(part))
+            || self.submodules.iter().any(|(_, sub)| sub.flat && sub.instance.begins(part))
+    }
     /// The names of all its parameters and states, after `prefix`.
     pub fn slot_names(&self, prefix: &str, out: &mut Vec<String>) {
         out.extend(self.slots.iter().map(|(name, _)| format!("{prefix}{name}")));

@@ -5,10 +5,10 @@
 //! types. Only what went through without a word is kept, so that nothing that is wrong is passed over.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use foveate_dsl::ast::Span;
+use rustc_hash::FxHashMap;
 
 use super::axes::Axis;
 use super::instance::Instance;
@@ -25,9 +25,9 @@ pub(crate) struct Known<'a> {
 
 #[derive(Default)]
 struct Facts<'a> {
-    uses: HashMap<String, Fact<Use<'a>>>,
-    instances: HashMap<String, Fact<Rc<Instance<'a>>>>,
-    calls: HashMap<String, Fact<Rc<Outcome>>>,
+    uses: FxHashMap<String, Fact<Use<'a>>>,
+    instances: FxHashMap<String, Fact<Rc<Instance<'a>>>>,
+    calls: FxHashMap<String, Fact<Rc<Outcome>>>,
 }
 
 /// Something known, and for what it holds.
@@ -97,7 +97,7 @@ impl<'a> Known<'a> {
         training: bool,
         key: String,
         fact: Fact<T>,
-        table: impl for<'f> Fn(&'f mut Facts<'a>) -> &'f mut HashMap<String, Fact<T>>,
+        table: impl for<'f> Fn(&'f mut Facts<'a>) -> &'f mut FxHashMap<String, Fact<T>>,
     ) {
         if !fact.of_mode {
             table(&mut self.modes[usize::from(!training)].borrow_mut()).insert(key.clone(), fact.clone());

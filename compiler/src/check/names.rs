@@ -20,6 +20,14 @@ pub(crate) enum Named<'a> {
 }
 
 impl Named<'_> {
+    /// Whether what is called `own` has nothing in it that begins like the rest of `longer`, which goes on where `own` ends.
+    fn is_apart(&self, own: &str, longer: &str) -> bool {
+        match (self, longer.strip_prefix(own).and_then(|rest| rest.strip_prefix('.'))) {
+            (Named::Module(instance), Some(rest)) => !instance.begins(rest.split('.').next().unwrap_or_default()),
+            _ => false,
+        }
+    }
+
     /// The full names of the parameters and states.
     fn slots(&self, name: &str) -> Vec<String> {
         match self {
@@ -43,6 +51,9 @@ impl<'a> Names<'a> {
 
     fn meeting(&self, name: &str, named: &Named<'a>) -> Option<(String, Span)> {
         let shared = |other: &str, (span, which): &(Span, Named<'a>)| {
+            if which.is_apart(other, name) || named.is_apart(name, other) {
+                return None;
+            }
             let others = which.slots(other);
             named.slots(name).into_iter().find(|slot| others.contains(slot)).map(|slot| (slot, *span))
         };

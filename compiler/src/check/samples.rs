@@ -55,8 +55,9 @@ pub fn check(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
         }
         // What an error keeps from being used, or nothing uses, may be wrong too.
         let wrong = out.diagnostics.iter().any(Diagnostic::is_error);
+        let bodies = unused::bodies(spec, sources);
         for (name, r) in spec.imported() {
-            if !wrong && unused::is_mentioned(spec, sources, name) {
+            if !wrong && unused::is_mentioned(&bodies, name) {
                 continue;
             }
             let steps_left = Cell::new(MAX_STEPS);
@@ -74,7 +75,7 @@ pub fn check(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
         }
         // A name that an error keeps from being used is no news.
         if !out.diagnostics.iter().any(Diagnostic::is_error) {
-            out.add(unused::warnings(spec, sources));
+            out.add(unused::warnings(spec, &bodies));
         }
         let mut diagnostics = out.diagnostics;
         diagnostics.sort_by_key(|d| d.span().map(|s| (s.file, s.start)));

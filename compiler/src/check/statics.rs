@@ -1,5 +1,7 @@
 //! Compile-time expressions: sizes, conditions, arguments of constructors.
 
+use std::borrow::Cow;
+
 use foveate_dsl::Diagnostic;
 use foveate_dsl::ast::{AxisRef, BinaryOp, Expr, ExprKind, Path, Piece, Span, UnaryOp};
 
@@ -49,7 +51,7 @@ impl Elaborator<'_> {
                 for arg in args {
                     values.push(self.statics(env, &arg.value, &[])?);
                 }
-                match static_function(&name, &values) {
+                match static_function(name, &values) {
                     Some(value) => Ok(value),
                     None => self.fail(
                         Diagnostic::error("E0306", format!("`{name}` is not a function of compile-time numbers"))
@@ -70,13 +72,13 @@ impl Elaborator<'_> {
 
     fn static_name(&mut self, env: &Env, path: &Path, words: &[&str]) -> R<Static> {
         let name = self.plain_name(path)?;
-        if words.contains(&name.as_str()) {
-            return Ok(Static::Word(name));
+        if words.contains(&name) {
+            return Ok(Static::Word(name.to_owned()));
         }
-        if let Some(value) = env.get(&name) {
+        if let Some(value) = env.get(name) {
             return Ok(value.clone());
         }
-        match name.as_str() {
+        match name {
             "training" => return Ok(Static::Bool(self.training())),
             "pi" => return Ok(Static::Float(std::f64::consts::PI)),
             "inf" => return Ok(Static::Float(f64::INFINITY)),
@@ -85,13 +87,13 @@ impl Elaborator<'_> {
         if !words.is_empty() {
             let d = Diagnostic::error("E0305", format!("`{name}` is not one of the words that stand here"))
                 .primary(path.span, format!("expected one of {}", words.join(", ")));
-            return self.fail(suggest(d, &name, words.iter().copied()));
+            return self.fail(suggest(d, name, words.iter().copied()));
         }
-        if env.get(&failed_name(&name)).is_some() {
+        if env.get(&failed_name(name)).is_some() {
             return Err(Reported);
         }
         let d = Diagnostic::error("E0101", format!("unknown compile-time name `{name}`")).primary(path.span, "");
-        let d = suggest(d, &name, env.names());
+        let d = suggest(d, name, env.names());
         self.fail(d)
     }
 
@@ -343,19 +345,20 @@ impl Elaborator<'_> {
     }
 
     /// The number of elements of a shape; an error if it is too large for a tensor.
-    pub(crate) fn elements<'x>(&mut self, axes: impl Iterator<Item = &'x Axis>, span: Span) -> R<i64> {
+    pub(crate) fn elements<'x>(&mut self, axes: impl Iterator<Item = &'x Axis> + Clone, span: Span) -> R<i64> {
         self.elements_up_to(MAX_ELEMENTS, axes, span)
     }
 
     /// The same with another limit.
-    pub(crate) fn elements_up_to<'x>(&mut self, most: i64, axes: impl Iterator<Item = &'x Axis>, span: Span) -> R<i64> {
-        let mut total: i64 = 1;
-        let mut text = Vec::new();
-        for axis in axes {
-            text.push(axis.to_string());
-            total = total.saturating_mul(axis.size() as i64);
-        }
+    pub(crate) fn elements_up_to<'x>(
+        &mut self,
+        most: i64,
+        axes: impl Iterator<Item = &'x Axis> + Clone,
+        span: Span,
+    ) -> R<i64> {
+        let total = axes.clone().fold(1_i64, |total, axis| total.saturating_mul(axis.size() as i64));
         if total > most {
+            let text: Vec<String> = axes.map(Axis::to_string).collect();
             let d = Diagnostic::error("E0307", format!("this has more than {most} elements"));
             return self.fail(d.primary(span, format!("its axes are {}", text.join(", "))));
         }
@@ -363,7 +366,10 @@ impl Elaborator<'_> {
     }
 
     /// The text of a dotted, possibly computed name.
-    pub(crate) fn path_text(&mut self, env: &Env, path: &Path) -> R<String> {
+    pub(crate) fn path_text<'p>(&mut self, env: &Env, path: &'p Path) -> R<Cow<'p, str>> {
+        if let Some(name) = path.as_name() {
+            return Ok(Cow::Borrowed(name));
+        }
         let mut out = String::new();
         for (n, segment) in path.segments.iter().enumerate() {
             if n > 0 {
@@ -388,13 +394,13 @@ impl Elaborator<'_> {
                 }
             }
         }
-        Ok(out)
+        Ok(Cow::Owned(out))
     }
 
     /// The name, of a path that must be a plain one.
-    pub(crate) fn plain_name(&mut self, path: &Path) -> R<String> {
+    pub(crate) fn plain_name<'p>(&mut self, path: &'p Path) -> R<&'p str> {
         match path.as_name() {
-            Some(name) => Ok(name.to_owned()),
+            Some(name) => Ok(name),
             None => {
                 let text = self.text(path.span);
                 self.fail(
@@ -407,7 +413,11 @@ impl Elaborator<'_> {
 
     /// The source text of a span on one line.
     pub(crate) fn text(&self, span: Span) -> String {
-        self.sources.snippet(span).split_whitespace().collect::<Vec<_>>().join(" ")
+        let text = self.sources.snippet(span);
+        if !text.contains(char::is_whitespace) {
+            return text.to_owned();
+        }
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 
     /// Counts a step of elaboration, so that no text keeps the compiler busy for ever.

@@ -9,17 +9,16 @@ use super::spec::Spec;
 
 /// Imports that nothing in the file mentions, and arguments, parameters, states, submodules and definitions that nothing in their
 /// module mentions.
-pub(crate) fn warnings(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
+pub(crate) fn warnings(spec: &Spec, bodies: &Bodies<'_>) -> Vec<Diagnostic> {
     let mut out = Vec::new();
     let file = spec.file(spec.root());
-    let bodies = bodies(spec, sources);
     for name in file.tree.imports.iter().flat_map(|import| &import.names) {
         if !bodies.iter().any(|words| words.contains_key(name.text.as_str())) {
             let d = Diagnostic::warning("E0108", format!("`{}` is imported and not used", name.text));
             out.push(d.primary(name.span, "nothing in this file mentions it"));
         }
     }
-    for (item, words) in file.tree.items.iter().zip(&bodies) {
+    for (item, words) in file.tree.items.iter().zip(bodies) {
         if let ast::Item::Module(module) = item {
             declarations(module, &mut |what, name, span| {
                 if words.get(name).is_none_or(|n| *n < 2) {
@@ -33,12 +32,15 @@ pub(crate) fn warnings(spec: &Spec, sources: &SourceMap) -> Vec<Diagnostic> {
 }
 
 /// Whether an item of the file mentions a name.
-pub(crate) fn is_mentioned(spec: &Spec, sources: &SourceMap, name: &str) -> bool {
-    bodies(spec, sources).iter().any(|words| words.contains_key(name))
+pub(crate) fn is_mentioned(bodies: &Bodies<'_>, name: &str) -> bool {
+    bodies.iter().any(|words| words.contains_key(name))
 }
 
-/// The words of every item of the file.
-fn bodies<'t>(spec: &Spec, sources: &'t SourceMap) -> Vec<HashMap<&'t str, usize>> {
+/// The words of every item of a file, and how often each stands there.
+pub(crate) type Bodies<'t> = Vec<HashMap<&'t str, usize>>;
+
+/// The words of the items of the file.
+pub(crate) fn bodies<'t>(spec: &Spec, sources: &'t SourceMap) -> Bodies<'t> {
     spec.root_items().iter().map(|item| mentions(sources.snippet(item.span()))).collect()
 }
 

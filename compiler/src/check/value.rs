@@ -3,7 +3,7 @@
 use std::fmt;
 use std::rc::Rc;
 
-use super::axes::Axis;
+use super::axes::{Axis, digits};
 use super::rates::band;
 
 /// A compile-time value without any tie to an axis.
@@ -192,7 +192,8 @@ impl Static {
                         atoms.push(atom.clone());
                         atoms.len() - 1
                     });
-                    let _ = write!(out, "@{at}");
+                    out.push('@');
+                    digits(at as u64, out);
                 },
                 out,
             ),

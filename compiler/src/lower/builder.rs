@@ -1,8 +1,7 @@
 //! The function that is being built: its tensors, parameters and statements.
 
-use std::collections::HashMap;
-
 use foveate_dsl::ast::Span;
+use rustc_hash::FxHashMap;
 
 use crate::check::ParamDecl;
 use crate::check::axes::Axis;
@@ -31,7 +30,7 @@ pub(crate) struct View {
 pub(crate) struct Builder {
     pub function: Function,
     /// Parameters and states by full name.
-    pub slots: HashMap<String, TensorId>,
+    pub slots: FxHashMap<String, TensorId>,
     pub params: Vec<ParamDecl>,
     pub states: Vec<ParamDecl>,
     key: Option<TensorId>,
@@ -41,7 +40,7 @@ pub(crate) struct Builder {
     /// New values of states by full name, with the places that say so.
     pub next_states: Vec<(String, TensorId, Span)>,
     /// How often each submodule was called.
-    pub calls: HashMap<String, u32>,
+    pub calls: FxHashMap<String, u32>,
 }
 
 impl Default for Builder {
@@ -56,14 +55,14 @@ impl Default for Builder {
         };
         Builder {
             function,
-            slots: HashMap::new(),
+            slots: FxHashMap::default(),
             params: Vec::new(),
             states: Vec::new(),
             key: None,
             places: 0,
             exposed: Vec::new(),
             next_states: Vec::new(),
-            calls: HashMap::new(),
+            calls: FxHashMap::default(),
         }
     }
 }

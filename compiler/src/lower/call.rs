@@ -8,7 +8,7 @@ use foveate_dsl::ast::{Arg, AxisRef, Expr as Ast, Forward, Path, Span};
 use super::builder::View;
 use super::forward::{Frame, result_name};
 use crate::check::axes::{Axis, shape};
-use crate::check::elaborator::Elaborator;
+use crate::check::elaborator::{Elaborator, Lead};
 use crate::check::instance::{Instance, Submodule};
 use crate::check::report::{R, Reported, count, suggest};
 use crate::ir::{Arg as IrArg, ArgRole, Call, Components, Elem, FnResult, FuncId, ResultRole, Stmt, TensorId};
@@ -57,7 +57,7 @@ impl<'a> Elaborator<'a> {
         let mut mask = None;
         for arg in args {
             match arg.name.as_ref().map(|n| n.text.as_str()) {
-                None if mask.is_none() => mask = Some(self.single(&arg.value, "mask")?),
+                None if mask.is_none() => mask = Some(self.single(&arg.value, format_args!("mask"))?),
                 Some("connectivity") => {
                     let env = self.frame.env.clone();
                     connectivity = Some((self.int(&env, &arg.value)?, arg.value.span));
@@ -116,7 +116,7 @@ impl<'a> Elaborator<'a> {
             return self.fail(d.primary(span, ""));
         };
         let given = self.inputs(name, instance, forward, args, span)?;
-        self.trail.push((span, format!("in the call of `{name}`")));
+        self.trail.push((span, Lead::Call(name.to_owned())));
         let out = self.bound_inputs(sub, forward, &given, span).and_then(|(inputs, rest)| {
             if self.sampling {
                 return self.sampled_call(name, sub, forward, inputs, rest);
@@ -166,7 +166,7 @@ impl<'a> Elaborator<'a> {
                 return self.fail(d);
             }
             let input = &forward.inputs[at].name.text;
-            given[at] = Some(self.single(&arg.value, &format!("{name}.{input}"))?);
+            given[at] = Some(self.single(&arg.value, format_args!("{name}.{input}"))?);
         }
         let mut out = Vec::new();
         for (input, view) in forward.inputs.iter().zip(given) {
@@ -193,22 +193,23 @@ impl<'a> Elaborator<'a> {
         let mut rest: Option<Vec<Axis>> = None;
         let mut out = Vec::new();
         for (input, view) in forward.inputs.iter().zip(given) {
-            let what = format!("the input `{}` of `{}`", input.name.text, sub.instance.module.name.text);
+            let what = || format!("the input `{}` of `{}`", input.name.text, sub.instance.module.name.text);
             if let Some(label) = &input.label_of {
                 let axis = sub.outward(&self.axis(&sub.instance.env, label)?);
                 match &view.label {
                     Some(found) if found.matches(&axis) => {}
                     Some(found) => {
-                        let d = Diagnostic::error("E0201", format!("{what} is a label of {axis}"));
+                        let d = Diagnostic::error("E0201", format!("{} is a label of {axis}", what()));
                         return self.fail(d.primary(span, format!("found a label of {found}")));
                     }
                     None => {
-                        let d = Diagnostic::error("E0222", format!("{what} is a label")).primary(span, "found numbers");
+                        let d =
+                            Diagnostic::error("E0222", format!("{} is a label", what())).primary(span, "found numbers");
                         return self.fail(d);
                     }
                 }
             } else if view.elem != Elem::F32 {
-                let d = Diagnostic::error("E0222", format!("{what} holds numbers"))
+                let d = Diagnostic::error("E0222", format!("{} holds numbers", what()))
                     .primary(span, "found labels or truth values");
                 return self.fail(d.help("write `if ... then 1 else 0` in a definition"));
             }
@@ -227,7 +228,7 @@ impl<'a> Elaborator<'a> {
                 if let Some(AxisRef::Rest(_)) = input.dims.first() { rest.as_ref().map_or(0, Vec::len) } else { 0 };
             let own = dims[leading..].iter().map(|d| sub.outward(d));
             let seen: Vec<Axis> = dims[..leading].iter().cloned().chain(own).collect();
-            self.fits(&what, view, &seen, span)?;
+            self.fits(what, view, &seen, span)?;
             out.push(View { dims, ..view.clone() });
         }
         Ok((out, rest))
@@ -262,7 +263,7 @@ impl<'a> Elaborator<'a> {
         match frame.returned {
             Some(views) => {
                 if instance.item.file == self.spec.root() {
-                    self.elaborated.push(Rc::clone(instance));
+                    self.elaborated.insert(instance.id, Rc::clone(instance));
                 }
                 Ok(views)
             }

@@ -83,7 +83,7 @@ impl<'a> Elaborator<'a> {
                 for piece in &mut pieces {
                     let summand = piece.left.dims[*position].clone();
                     let offset = piece_offset(axis, &summand).unwrap_or_default();
-                    let sizes: Vec<usize> = summand.parts().iter().map(Axis::size).collect();
+                    let sizes: Vec<usize> = summand.part_sizes();
                     let flat = piece.left.at[*position]
                         .iter()
                         .zip(sizes)
@@ -355,7 +355,7 @@ impl<'a> Elaborator<'a> {
     /// `(q[i, h, d], k[i, h, d]) = qk(x)[i, (2, h, d)]`, or the results of a call.
     pub(crate) fn tuple_definition(&mut self, targets: &'a [Target], value: &'a Ast, span: Span) -> R<()> {
         if targets.iter().all(|t| t.indices.is_none()) {
-            let views = self.tensors(value, &targets[0].name.text)?;
+            let views = self.tensors(value, format_args!("{}", targets[0].name.text))?;
             if views.len() != targets.len() {
                 let d = Diagnostic::error("E0410", format!("{} names for {} results", targets.len(), views.len()));
                 return self.fail(d.primary(span, ""));

@@ -184,7 +184,7 @@ impl<'a> Elaborator<'a> {
         if let Some(value) = path.as_name().and_then(|n| env.get(n)) {
             return Ok(Val::Static(value.clone()));
         }
-        match name.as_str() {
+        match &*name {
             "training" => Ok(Val::Static(Static::Bool(self.training()))),
             "pi" => Ok(Val::Static(Static::Float(std::f64::consts::PI))),
             "inf" => Ok(Val::Static(Static::Float(f64::INFINITY))),

@@ -1,10 +1,10 @@
 //! The statements of `forward`.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
 use foveate_dsl::Diagnostic;
 use foveate_dsl::ast::{Expr as Ast, ModuleKind, Name, Span, Stmt, Target};
+use rustc_hash::FxHashMap;
 
 use super::builder::View;
 use super::expr::Val;
@@ -49,7 +49,7 @@ pub(crate) struct Frame<'a> {
     /// The batch index of this definition.
     pub batch: Option<VarId>,
     /// The results of calls in this statement, by the call's place in the tree.
-    pub calls: HashMap<usize, Vec<View>>,
+    pub calls: FxHashMap<usize, Vec<View>>,
     pub returned: Option<Vec<View>>,
     /// The path of this module from the function being built: empty or `attn.`.
     pub path: String,
@@ -64,8 +64,7 @@ impl<'a> Frame<'a> {
     }
     /// The submodule of that name.
     pub fn submodule(&self, name: &str) -> Option<Rc<Submodule<'a>>> {
-        let instance = self.instance.as_ref()?;
-        instance.submodules.iter().find(|(n, _)| n == name).map(|(_, sub)| Rc::clone(sub))
+        self.instance.as_ref()?.submodule(name)
     }
     /// Binds a name to a tensor; an earlier one is hidden.
     pub fn set(&mut self, name: &str, view: Option<View>) {
@@ -87,6 +86,9 @@ impl<'a> Elaborator<'a> {
         if let Some(view) = self.slot_view(&instance, name, name) {
             return Some(Ok(view));
         }
+        if self.builder.exposed.is_empty() {
+            return None;
+        }
         let path = format!("{}{name}", self.frame.path);
         self.builder.exposed.iter().rev().find(|(n, _)| *n == path).map(|(_, view)| Ok(view.clone()))
     }
@@ -98,6 +100,9 @@ impl<'a> Elaborator<'a> {
                 if self.sampling { self.sampled_slot(path, slot) } else { *self.builder.slots.get(&slot.full)? };
             let dims = slot.dims.clone();
             return Some(View { tensor, elem: Elem::F32, batched: false, store: dims.clone(), dims, label: None });
+        }
+        if !name.contains('.') {
+            return None;
         }
         for (sub_name, sub) in &instance.submodules {
             if let Some(rest) = name.strip_prefix(sub_name.as_str()).and_then(|r| r.strip_prefix('.'))
@@ -147,7 +152,7 @@ impl<'a> Elaborator<'a> {
         self.step(span_of(stmt))?;
         match stmt {
             Stmt::Define { target, value, expose, .. } => {
-                let out = self.single(value, &target.name.text);
+                let out = self.single(value, format_args!("{}", target.name.text));
                 self.frame.set(&target.name.text, out.as_ref().ok().cloned());
                 let view = out?;
                 if *expose {
@@ -218,14 +223,14 @@ impl<'a> Elaborator<'a> {
         };
         let view = match &target.indices {
             Some(_) => self.indexed(&[(target, value)])?,
-            None => self.single(value, name)?,
+            None => self.single(value, format_args!("{name}"))?,
         };
         if view.batched {
             let d = Diagnostic::error("E0212", format!("the new value of the state `{name}` depends on the image"))
                 .primary(span, "");
             return self.fail(d.help("a state is one for the whole batch: reduce over `b: Batch`"));
         }
-        self.fits(&format!("the state `{name}`"), &view, &slot.dims, span)?;
+        self.fits(|| format!("the state `{name}`"), &view, &slot.dims, span)?;
         if !self.training() {
             return Ok(());
         }
@@ -238,12 +243,12 @@ impl<'a> Elaborator<'a> {
         Ok(())
     }
 
-    /// Checks a tensor's shape.
-    pub(crate) fn fits(&mut self, what: &str, view: &View, dims: &[Axis], span: Span) -> R<()> {
+    /// Checks the shape of a tensor; `what` says which one.
+    pub(crate) fn fits(&mut self, what: impl Fn() -> String, view: &View, dims: &[Axis], span: Span) -> R<()> {
         if view.dims.len() == dims.len() && view.dims.iter().zip(dims).all(|(a, b)| a.matches(b)) {
             return Ok(());
         }
-        let d = Diagnostic::error("E0204", format!("{what} has another shape"))
+        let d = Diagnostic::error("E0204", format!("{} has another shape", what()))
             .primary(span, format!("found {}", shape(&view.dims)))
             .note(format!("expected {}", shape(dims)));
         let same_sizes = view.dims.len() == dims.len() && view.dims.iter().zip(dims).all(|(a, b)| a.size() == b.size());
@@ -255,11 +260,11 @@ impl<'a> Elaborator<'a> {
         let Some(forward) = instance.forward else { return Err(Reported) };
         let mut views = Vec::new();
         if let ([value], true) = (values, forward.results.len() > 1) {
-            views = self.tensors(value, "y")?;
+            views = self.tensors(value, format_args!("y"))?;
         } else {
             for (n, value) in values.iter().enumerate() {
                 let name = result_name(instance.module.kind, forward.results.get(n).and_then(|r| r.name.as_ref()));
-                views.push(self.single(value, &name)?);
+                views.push(self.single(value, format_args!("{name}"))?);
             }
         }
         if views.len() != forward.results.len() {
@@ -271,12 +276,12 @@ impl<'a> Elaborator<'a> {
         }
         for ((view, result), n) in views.iter_mut().zip(&forward.results).zip(0..) {
             let dims = self.shape_of(&instance.env, &result.dims)?;
-            let what = match &result.name {
+            let what = || match &result.name {
                 Some(name) => format!("the result `{}`", name.text),
                 None => "the result".to_owned(),
             };
             let place = values.get(n).map_or(span, |v| v.span);
-            self.fits(&what, view, &dims, place)?;
+            self.fits(what, view, &dims, place)?;
             view.dims = dims;
             if instance.module.kind == ModuleKind::Loss && view.dims.is_empty() && view.batched {
                 *view = self.batch_mean(view, place);
@@ -321,7 +326,7 @@ impl<'a> Elaborator<'a> {
 
     /// The tensor with the storage of exactly these axes; copied where it is stored otherwise.
     pub(crate) fn stored_as(&mut self, view: &View, dims: &[Axis], name: &str, span: Span) -> crate::ir::TensorId {
-        let sizes = |axes: &[Axis]| -> Vec<usize> { axes.iter().flat_map(Axis::parts).map(|p| p.size()).collect() };
+        let sizes = |axes: &[Axis]| -> Vec<usize> { axes.iter().flat_map(Axis::part_sizes).collect() };
         if sizes(&view.store) == sizes(dims) {
             return view.tensor;
         }

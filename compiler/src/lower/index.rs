@@ -325,7 +325,7 @@ impl<'a> Elaborator<'a> {
     /// From the factors of an index to the dimensions of the storing axis: equal runs are taken over, others are flattened
     /// and split.
     fn align(&mut self, comps: Vec<Comp>, store: &Axis, guards: &mut Vec<Pred>) -> Vec<Index> {
-        let store: Vec<usize> = store.parts().iter().map(Axis::size).collect();
+        let store: Vec<usize> = store.part_sizes();
         if comps.len() == store.len() && comps.iter().zip(&store).all(|(c, s)| c.size == *s) {
             return comps.into_iter().map(|c| c.index).collect();
         }
@@ -431,11 +431,11 @@ impl<'a> Elaborator<'a> {
                 n => d.help(format!("its factors are `.0` to `.{}`", n - 1)),
             });
         };
-        let parts: Vec<usize> = factors.iter().map(|f| f.parts().len()).collect();
+        let parts: Vec<usize> = factors.iter().map(|f| f.part_sizes().len()).collect();
         let (comps, sizes): (Vec<Index>, Vec<usize>) = if iv.comps.len() == parts.iter().sum::<usize>() {
             iv.comps.iter().map(|c| (c.index.clone(), c.size)).unzip()
         } else {
-            let sizes: Vec<usize> = axis.parts().iter().map(Axis::size).collect();
+            let sizes: Vec<usize> = axis.part_sizes();
             (self.align(iv.comps.clone(), axis, &mut Vec::new()), sizes)
         };
         let start: usize = parts[..at].iter().sum();

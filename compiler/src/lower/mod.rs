@@ -18,7 +18,7 @@ use foveate_dsl::ast::{self, AxisRef, Module, ModuleKind, Span};
 use foveate_dsl::{Diagnostic, SourceMap};
 
 use crate::check::axes::Axis;
-use crate::check::elaborator::{Elaborator, MAX_ELEMENTS};
+use crate::check::elaborator::{Elaborator, Lead, MAX_ELEMENTS};
 use crate::check::instance::Instance;
 use crate::check::report::{R, Reported, suggest};
 use crate::check::spec::ItemRef;
@@ -162,7 +162,7 @@ impl<'a> Elaborator<'a> {
         options: &LowerOptions,
     ) -> R<Lowered> {
         let given = self.given(module, args, &Env::default())?;
-        self.trail.push((span, "for this recipe".to_owned()));
+        self.trail.push((span, Lead::Recipe));
         let out = self.instance(r, module, given, String::new(), span);
         self.trail.pop();
         let rest = self.rest_axes(&[], span)?;

@@ -1,13 +1,12 @@
 //! Calls of submodules where only what is wrong is asked for: a `forward` is run once for inputs of the same types.
 
-use std::fmt::Write;
 use std::rc::Rc;
 
 use foveate_dsl::Diagnostic;
 use foveate_dsl::ast::{AxisRef, Forward};
 
 use super::builder::View;
-use crate::check::axes::Axis;
+use crate::check::axes::{Axis, digits};
 use crate::check::elaborator::Elaborator;
 use crate::check::instance::{Slot, Submodule};
 use crate::check::known::{Fact, Outcome};
@@ -44,7 +43,7 @@ impl<'a> Elaborator<'a> {
             Some(fact) => {
                 self.mode_matters |= fact.of_mode;
                 if instance.item.file == self.spec.root() {
-                    self.elaborated.push(Rc::clone(instance));
+                    self.elaborated.insert(instance.id, Rc::clone(instance));
                 }
                 fact.what
             }
@@ -130,10 +129,15 @@ impl<'a> Elaborator<'a> {
 /// Text that is equal exactly for calls of an instance on inputs of the same types.
 fn call_key(instance: u32, rest: Option<&[Axis]>, inputs: &[View]) -> String {
     let mut key = String::new();
-    let _ = write!(key, "{instance}:");
+    digits(u64::from(instance), &mut key);
+    key.push(':');
     let put = |axis: &Axis, key: &mut String| {
         // Atoms of the instance and guests have numbers that belong to them.
-        axis.signature(&mut |atom, key| _ = write!(key, "@{}", atom.id().unwrap_or_default()), key);
+        let id = |atom: &Axis, key: &mut String| {
+            key.push('@');
+            digits(u64::from(atom.id().unwrap_or_default()), key);
+        };
+        axis.signature(&mut { id }, key);
         key.push(';');
     };
     if let Some(rest) = rest {

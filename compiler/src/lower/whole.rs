@@ -1,5 +1,7 @@
 //! Whole tensors: arguments, results, and definitions without indices.
 
+use std::fmt::Arguments;
+
 use foveate_dsl::Diagnostic;
 use foveate_dsl::ast::{Expr as Ast, ExprKind};
 
@@ -13,7 +15,7 @@ use crate::ir::{Clause, Index};
 
 impl<'a> Elaborator<'a> {
     /// The one tensor that an expression is.
-    pub(crate) fn single(&mut self, e: &'a Ast, name: &str) -> R<View> {
+    pub(crate) fn single(&mut self, e: &'a Ast, name: Arguments<'_>) -> R<View> {
         let views = self.tensors(e, name)?;
         let count = views.len();
         match views.into_iter().next() {
@@ -28,12 +30,12 @@ impl<'a> Elaborator<'a> {
 
     /// The tensor that is read or passed on. It does not depend on the indices around it.
     pub(crate) fn tensor(&mut self, e: &'a Ast) -> R<View> {
-        let name = format!("{}.part", self.frame.defining);
-        self.single(e, &name)
+        let defining = self.frame.defining.clone();
+        self.single(e, format_args!("{defining}.part"))
     }
 
     /// The tensors that an expression is: several for a call with several results.
-    pub(crate) fn tensors(&mut self, e: &'a Ast, name: &str) -> R<Vec<View>> {
+    pub(crate) fn tensors(&mut self, e: &'a Ast, name: Arguments<'_>) -> R<Vec<View>> {
         self.step(e.span)?;
         match &e.kind {
             ExprKind::Path(path) => {
@@ -61,7 +63,8 @@ impl<'a> Elaborator<'a> {
     }
 
     /// A definition over the shape of the whole tensors in an expression.
-    fn elementwise(&mut self, e: &'a Ast, name: &str) -> R<View> {
+    fn elementwise(&mut self, e: &'a Ast, name: Arguments<'_>) -> R<View> {
+        let name = name.to_string();
         let dims = self.joint_shape(e)?.unwrap_or_default();
         let batch = self.batch.clone();
         let batch_dim = self.dim(&batch);
@@ -75,7 +78,7 @@ impl<'a> Elaborator<'a> {
         }
         self.frame.batch = Some(b);
         self.frame.whole = Some(values);
-        self.frame.defining = name.to_owned();
+        self.frame.defining.clone_from(&name);
         let value = self.value(e)?;
         let (body, label) = self.element_of(value, e.span)?;
         let mut ids = self.dims(&dims);
