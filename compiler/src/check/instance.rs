@@ -70,7 +70,7 @@ impl Submodule<'_> {
 /// A parameter or a state.
 #[derive(Clone, Debug)]
 pub(crate) struct Slot {
-    pub dims: Vec<Axis>,
+    pub dims: Rc<[Axis]>,
     pub state: bool,
     /// The name relative to the function being built.
     pub full: String,
@@ -473,7 +473,7 @@ impl<'a> Elaborator<'a> {
         if self.sampling {
             let met = self.names.add(&full, span, Named::Slot);
             self.unmet(met, span)?;
-            out.slots.push((name.to_owned(), Slot { dims, state, full }));
+            out.slots.push((name.to_owned(), Slot { dims: dims.into(), state, full }));
             return Ok(());
         }
         let shape = dims.iter().map(Axis::size).collect();
@@ -485,7 +485,7 @@ impl<'a> Elaborator<'a> {
                 .secondary(first, "first here");
             return self.fail(d.help(FLAT_NAMES));
         }
-        out.slots.push((name.to_owned(), Slot { dims, state, full }));
+        out.slots.push((name.to_owned(), Slot { dims: dims.into(), state, full }));
         Ok(())
     }
 

@@ -290,8 +290,12 @@ impl Samples<'_, '_> {
         }
     }
 
-    /// The names of arguments that something is divided by, here or in a submodule that they are handed to.
+    /// The names of arguments that something is divided by, here or in a submodule that they are handed to. They matter for what has no
+    /// default.
     fn divisors(&self) -> HashSet<String> {
+        if self.module.params.iter().all(|p| p.default.is_some()) {
+            return HashSet::new();
+        }
         super::infer::divisors_of(self.spec, self.r)
     }
 }

@@ -1,5 +1,7 @@
 //! The function that is being built: its tensors, parameters and statements.
 
+use std::rc::Rc;
+
 use foveate_dsl::ast::Span;
 use rustc_hash::FxHashMap;
 
@@ -19,9 +21,9 @@ pub(crate) struct View {
     /// Whether the batch is its first dimension.
     pub batched: bool,
     /// The axes it has by its type.
-    pub dims: Vec<Axis>,
+    pub dims: Rc<[Axis]>,
     /// The axes that it is stored with; of the same sizes as `dims`.
-    pub store: Vec<Axis>,
+    pub store: Rc<[Axis]>,
     /// For integers: the axis that its values are indices of.
     pub label: Option<Axis>,
 }

@@ -229,7 +229,7 @@ impl<'a> Elaborator<'a> {
             let own = dims[leading..].iter().map(|d| sub.outward(d));
             let seen: Vec<Axis> = dims[..leading].iter().cloned().chain(own).collect();
             self.fits(what, view, &seen, span)?;
-            out.push(View { dims, ..view.clone() });
+            out.push(View { dims: dims.into(), ..view.clone() });
         }
         Ok((out, rest))
     }
@@ -307,7 +307,7 @@ impl<'a> Elaborator<'a> {
         // Arguments arrive stored by the axes of their declaration, so that equal calls have equal types.
         let mut tensors: Vec<(TensorId, View)> = Vec::new();
         for (input, view) in forward.inputs.iter().zip(inputs) {
-            let outside: Vec<Axis> = view.dims.clone();
+            let outside = Rc::clone(&view.dims);
             let tensor = self.stored_as(&view, &outside, &format!("{name}.{}", input.name.text), span);
             tensors.push((tensor, View { store: view.dims.clone(), ..view }));
         }
@@ -387,7 +387,7 @@ impl<'a> Elaborator<'a> {
                     _ => dims.push(self.axis(&instance.env, dim)?),
                 }
             }
-            views.push(self.input(&input.name.text, input.name.span, View { dims, ..view }));
+            views.push(self.input(&input.name.text, input.name.span, View { dims: dims.into(), ..view }));
         }
         let results = self.run(&instance, forward, views, rest, String::new())?;
         let mut out: Vec<View> = Vec::new();

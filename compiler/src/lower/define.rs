@@ -1,5 +1,7 @@
 //! Definitions: indexed ones, with clauses over sum axes, tuples of them, and whole tensors.
 
+use std::rc::Rc;
+
 use foveate_dsl::Diagnostic;
 use foveate_dsl::ast::{Binder, Expr as Ast, ExprKind, Span, Stmt, Target, TargetIndex};
 
@@ -125,7 +127,8 @@ impl<'a> Elaborator<'a> {
             out.push(Clause { vars, at, body: piece.body });
         }
         self.define(tensor, out);
-        Ok(View { tensor, elem, batched, store: dims.clone(), dims, label })
+        let dims = Rc::from(dims);
+        Ok(View { tensor, elem, batched, store: Rc::clone(&dims), dims, label })
     }
 
     /// Binds a left side and evaluates its value.
@@ -223,7 +226,7 @@ impl<'a> Elaborator<'a> {
                         let base = left.at.iter().position(|at| *at == used.centre);
                         let mut ty = (**ty).clone();
                         ty.base = base;
-                        axis = Axis::window(std::rc::Rc::new(ty));
+                        axis = Axis::window(Rc::new(ty));
                     }
                     left.dims.push(axis);
                     left.at.push(at);
@@ -470,7 +473,8 @@ impl<'a> Elaborator<'a> {
         let elem = body.elem;
         let tensor: TensorId = self.builder.function.new_tensor(target.name.text.clone(), elem, ids, Some(target.span));
         self.define(tensor, vec![Clause { vars, at: positions, body }]);
-        Ok(View { tensor, elem, batched, store: dims.clone(), dims, label })
+        let dims = Rc::from(dims);
+        Ok(View { tensor, elem, batched, store: Rc::clone(&dims), dims, label })
     }
 }
 

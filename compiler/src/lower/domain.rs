@@ -110,7 +110,7 @@ impl<'a> Elaborator<'a> {
     }
 
     /// The axes of a tensor that is read, where it is one.
-    fn dims_of(&mut self, base: &'a Ast) -> R<Option<Vec<Axis>>> {
+    fn dims_of(&mut self, base: &'a Ast) -> R<Option<Rc<[Axis]>>> {
         match &base.kind {
             ExprKind::Path(path) => {
                 let env = self.frame.env.clone();

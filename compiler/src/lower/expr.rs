@@ -203,7 +203,7 @@ impl<'a> Elaborator<'a> {
             return self.fail(d.help("give it indices, or define the result without indices too"));
         };
         let dims: Vec<Axis> = whole.iter().filter_map(|iv| iv.axis.clone()).collect();
-        if dims.len() != view.dims.len() || !dims.iter().zip(&view.dims).all(|(a, b)| a.matches(b)) {
+        if dims.len() != view.dims.len() || !dims.iter().zip(&*view.dims).all(|(a, b)| a.matches(b)) {
             let d = Diagnostic::error("E0204", "the shapes of whole tensors differ")
                 .primary(span, format!("`{name}` is {}", shape(&view.dims)))
                 .note(format!("the others are {}", shape(&dims)));

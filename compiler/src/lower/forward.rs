@@ -282,7 +282,7 @@ impl<'a> Elaborator<'a> {
             };
             let place = values.get(n).map_or(span, |v| v.span);
             self.fits(what, view, &dims, place)?;
-            view.dims = dims;
+            view.dims = dims.into();
             if instance.module.kind == ModuleKind::Loss && view.dims.is_empty() && view.batched {
                 *view = self.batch_mean(view, place);
             }
@@ -321,7 +321,7 @@ impl<'a> Elaborator<'a> {
         let mean = Expr::div(total, Expr::constant(Elem::F32, batch.size() as f64));
         let tensor = self.builder.function.new_tensor(name, Elem::F32, Vec::new(), Some(span));
         self.define(tensor, vec![Clause { vars: Vec::new(), at: Vec::new(), body: mean }]);
-        View { tensor, elem: Elem::F32, batched: false, dims: Vec::new(), store: Vec::new(), label: None }
+        View { tensor, elem: Elem::F32, batched: false, dims: Rc::from([]), store: Rc::from([]), label: None }
     }
 
     /// The tensor with the storage of exactly these axes; copied where it is stored otherwise.
@@ -330,7 +330,7 @@ impl<'a> Elaborator<'a> {
         if sizes(&view.store) == sizes(dims) {
             return view.tensor;
         }
-        let copy = View { dims: dims.to_vec(), ..view.clone() };
+        let copy = View { dims: dims.into(), ..view.clone() };
         self.copy(&copy, dims, name, span).tensor
     }
 
@@ -363,7 +363,8 @@ impl<'a> Elaborator<'a> {
         let at = vars.iter().map(|v| Index::from(*v)).collect();
         let elem = body.elem;
         self.define(tensor, vec![Clause { vars, at, body }]);
-        View { tensor, elem, batched: view.batched, dims: dims.to_vec(), store: dims.to_vec(), label }
+        let dims: Rc<[Axis]> = dims.into();
+        View { tensor, elem, batched: view.batched, store: Rc::clone(&dims), dims, label }
     }
 }
 

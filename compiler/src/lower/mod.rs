@@ -261,7 +261,8 @@ impl<'a> Elaborator<'a> {
                 label_classes: label.as_ref().map(Axis::size),
                 batched,
             });
-            let view = View { tensor: crate::ir::TensorId(0), elem, batched, store: dims.clone(), dims, label };
+            let dims: Rc<[Axis]> = dims.into();
+            let view = View { tensor: crate::ir::TensorId(0), elem, batched, store: Rc::clone(&dims), dims, label };
             views.push(self.input(&input.name.text, input.name.span, view));
         }
         let results = self.run(instance, forward, views, uses_rest.then_some(rest), String::new())?;

@@ -30,10 +30,10 @@ impl<'a> Elaborator<'a> {
         let rest = rest.map(|axes| inward(&axes));
         let inputs: Vec<View> = (forward.inputs.iter().zip(inputs))
             .map(|(input, view)| {
-                let mut dims = view.dims;
-                if let (Some(AxisRef::Rest(_)), Some(rest)) = (input.dims.first(), &rest) {
-                    dims.splice(..leading, rest.iter().cloned());
-                }
+                let dims = match (input.dims.first(), &rest) {
+                    (Some(AxisRef::Rest(_)), Some(rest)) => rest.iter().chain(&view.dims[leading..]).cloned().collect(),
+                    _ => view.dims,
+                };
                 let label = view.label.map(|l| inward(&[l]).remove(0));
                 View { dims, label, ..view }
             })
@@ -80,10 +80,10 @@ impl<'a> Elaborator<'a> {
     /// Makes the outcome of a call known to the caller.
     fn take_outcome(&mut self, name: &str, sub: &Submodule<'a>, outcome: &Outcome, guests: &[Axis]) -> R<Vec<View>> {
         let outward = |x: &mut Self, view: &View| {
-            let dims: Vec<Axis> = view.dims.iter().map(|d| sub.crossing.outward(d, sub.instance.id, guests)).collect();
+            let dims: Rc<[Axis]> = view.dims.iter().map(|d| sub.crossing.outward(d, sub.instance.id, guests)).collect();
             let label = view.label.as_ref().map(|l| sub.crossing.outward_label(l, guests));
             let tensor = x.sampled_tensor(view.elem, view.batched, &dims);
-            View { tensor, store: dims.clone(), dims, label, ..*view }
+            View { tensor, store: Rc::clone(&dims), dims, label, ..*view }
         };
         let results = outcome.results.iter().map(|view| outward(self, view)).collect();
         let mut exposed = Vec::new();

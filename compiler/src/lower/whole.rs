@@ -1,6 +1,7 @@
 //! Whole tensors: arguments, results, and definitions without indices.
 
 use std::fmt::Arguments;
+use std::rc::Rc;
 
 use foveate_dsl::Diagnostic;
 use foveate_dsl::ast::{Expr as Ast, ExprKind};
@@ -65,7 +66,7 @@ impl<'a> Elaborator<'a> {
     /// A definition over the shape of the whole tensors in an expression.
     fn elementwise(&mut self, e: &'a Ast, name: Arguments<'_>) -> R<View> {
         let name = name.to_string();
-        let dims = self.joint_shape(e)?.unwrap_or_default();
+        let dims = self.joint_shape(e)?.unwrap_or_else(|| Rc::from([]));
         let batch = self.batch.clone();
         let batch_dim = self.dim(&batch);
         let b = self.builder.function.new_var("b", batch_dim);
@@ -91,12 +92,12 @@ impl<'a> Elaborator<'a> {
         let elem = body.elem;
         let tensor = self.builder.function.new_tensor(name, elem, ids, Some(e.span));
         self.define(tensor, vec![Clause { vars, at, body }]);
-        Ok(View { tensor, elem, batched, store: dims.clone(), dims, label })
+        Ok(View { tensor, elem, batched, store: Rc::clone(&dims), dims, label })
     }
 
     /// The shape of the whole tensors in an expression; none if there are only numbers. That they agree is checked where
     /// they are read.
-    fn joint_shape(&mut self, e: &'a Ast) -> R<Option<Vec<Axis>>> {
+    fn joint_shape(&mut self, e: &'a Ast) -> R<Option<Rc<[Axis]>>> {
         let parts: Vec<&'a Ast> = match &e.kind {
             ExprKind::Path(path) => {
                 let env = self.frame.env.clone();
