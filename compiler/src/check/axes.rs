@@ -1,5 +1,6 @@
 //! Index types: nominal axes, their products, sums and merges, and which of them match.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::rc::Rc;
 
@@ -18,6 +19,8 @@ struct Node {
     text: Option<Rc<str>>,
     size: usize,
     kind: Kind,
+    /// A weak atom that looks like this one, made when it is first asked for.
+    weak: OnceCell<Axis>,
 }
 
 /// How an axis is made.
@@ -89,7 +92,7 @@ impl WindowType {
 
 impl Axis {
     fn new(name: impl Into<Rc<str>>, text: Option<Rc<str>>, size: usize, kind: Kind) -> Axis {
-        Axis(Rc::new(Node { name: name.into(), text, size, kind }))
+        Axis(Rc::new(Node { name: name.into(), text, size, kind, weak: OnceCell::new() }))
     }
     /// A declared atom.
     pub fn atom(name: &str, text: Option<String>, size: usize, id: u32, owner: u32) -> Axis {
@@ -216,9 +219,13 @@ impl Axis {
         Axis::new(Rc::clone(name), text.clone(), *size, Kind::Atom { id, owner, weak: false })
     }
     /// A weak atom that looks like this one.
-    pub fn weak_like(atom: &Axis) -> Axis {
-        let Node { name, text, size, .. } = &*atom.0;
-        Axis::new(name.clone(), text.clone(), *size, Kind::Atom { id: u32::MAX, owner: u32::MAX, weak: true })
+    pub fn weakened(&self) -> Axis {
+        let Node { name, text, size, weak, .. } = &*self.0;
+        let made = || {
+            let kind = Kind::Atom { id: u32::MAX, owner: u32::MAX, weak: true };
+            Axis::new(Rc::clone(name), text.clone(), *size, kind)
+        };
+        weak.get_or_init(made).clone()
     }
     /// The axis with other atoms: those for which `f` gives one. It is asked for each that is not weak, and told whether a window is
     /// around it.
@@ -292,7 +299,7 @@ impl Axis {
         };
         let node = &*self.0;
         let kind = match &node.kind {
-            Kind::Atom { owner: o, .. } if *o == owner => Kind::Atom { id: u32::MAX, owner: u32::MAX, weak: true },
+            Kind::Atom { owner: o, .. } if *o == owner => return self.weakened(),
             Kind::Product(parts) => match all(parts) {
                 Some(parts) => Kind::Product(parts),
                 None => return self.clone(),

@@ -48,7 +48,7 @@ impl Crossing {
         axis.replaced(&mut |atom, in_window| {
             let Kind::Atom { owner: of, .. } = atom.kind() else { return None };
             // What a window is around keeps its axes, as where nothing is shared.
-            self.met(atom, guests).or_else(|| (*of == owner && !in_window).then(|| Axis::weak_like(atom)))
+            self.met(atom, guests).or_else(|| (*of == owner && !in_window).then(|| atom.weakened()))
         })
     }
 

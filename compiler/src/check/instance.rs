@@ -155,7 +155,7 @@ impl<'a> Elaborator<'a> {
         span: Span,
     ) -> R<Rc<Submodule<'a>>> {
         let (file, env) = (out.item.file, &out.env);
-        let prefix = if flat { out.prefix.clone() } else { format!("{}{name}.", out.prefix) };
+        let prefix = if flat { out.prefix.clone() } else { [&*out.prefix, name, "."].concat() };
         let Some((item, module)) = self.spec.module(file, &ctor.text) else {
             let names = &self.spec.file(file).names;
             if names.contains_key(&ctor.text) {
@@ -183,7 +183,7 @@ impl<'a> Elaborator<'a> {
         self.trail.pop();
         let (instance, crossing) = made?;
         if shared {
-            let full = format!("{}{name}", out.prefix);
+            let full = [&*out.prefix, name].concat();
             let met = self.names.add(&full, span, Named::Module(Rc::clone(&instance)));
             self.unmet(met, span)?;
         }

@@ -117,8 +117,11 @@ impl Elaborator<'_> {
         tensor
     }
 
-    /// Adds a definition.
+    /// Adds a definition, where a program is asked for.
     pub(crate) fn define(&mut self, tensor: TensorId, clauses: Vec<Clause>) {
+        if self.sampling {
+            return;
+        }
         self.builder.function.body.push(Stmt::Define(Definition { tensor, clauses, keep: Keep::Auto }));
     }
 
@@ -129,12 +132,14 @@ impl Elaborator<'_> {
             return expr;
         }
         let vars = self.free_vars(&expr);
-        let fresh = self.copies(&vars);
-        let body = self.renamed(&expr, &vars, &fresh);
         let dims = vars.iter().map(|v| self.builder.function.var(*v).axis).collect();
         let tensor = self.builder.function.new_tensor(name, expr.elem, dims, Some(span));
-        let at = fresh.iter().map(|v| Index::from(*v)).collect();
-        self.define(tensor, vec![Clause { vars: fresh, at, body }]);
+        if !self.sampling {
+            let fresh = self.copies(&vars);
+            let body = self.renamed(&expr, &vars, &fresh);
+            let at = fresh.iter().map(|v| Index::from(*v)).collect();
+            self.define(tensor, vec![Clause { vars: fresh, at, body }]);
+        }
         Expr::read(expr.elem, tensor, vars.iter().map(|v| Index::from(*v)).collect())
     }
 

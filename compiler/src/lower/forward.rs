@@ -191,7 +191,10 @@ impl<'a> Elaborator<'a> {
             }
             Stmt::For { var, lo, hi, body, span } => {
                 let env = self.frame.env.clone();
-                for n in self.range(&env, lo, hi)? {
+                let range = self.range(&env, lo, hi)?;
+                // Alone, the names of this frame change in place.
+                drop(env);
+                for n in range {
                     self.step(*span)?;
                     let len = self.frame.env.len();
                     self.frame.env.bind(&var.text, Static::int(n));

@@ -124,13 +124,13 @@ impl<'a> Elaborator<'a> {
             .primary(span, format!("its shape is {}", shape(&view.dims)));
             return self.fail(d);
         }
-        let centres: Vec<Option<Vec<Index>>> = at
-            .iter()
-            .map(|a| match a {
-                At::Index(iv, _) => Some(iv.comps.iter().map(|c| c.index.clone()).collect()),
-                _ => None,
-            })
-            .collect();
+        let centre = |a: &At| match a {
+            At::Index(iv, _) => Some(iv.comps.iter().map(|c| c.index.clone()).collect()),
+            _ => None,
+        };
+        // Only the indices of windows are held against the others.
+        let windows = view.dims.iter().any(|d| matches!(d.kind(), Kind::Window(_)));
+        let centres: Vec<Option<Vec<Index>>> = if windows { at.iter().map(centre).collect() } else { Vec::new() };
         let mut guards = Vec::new();
         let mut indices = Vec::new();
         for ((n, dim), a) in view.dims.iter().enumerate().zip(at) {
