@@ -26,11 +26,10 @@ const LEAST: usize = 32 << 10;
 const TILES: usize = 4;
 /// Bytes of the unrolled factor that an item goes through, so that all panels find them in a cache near the core.
 const NEAR: usize = 1 << 20;
-/// Neighbouring elements that an item takes along at a time, at most: few of what is near, and of what is more than so many bytes enough that
-/// memory is read in pieces that it foresees.
-const ROW: usize = 64;
-const LONG_ROW: usize = 256;
+/// Rows of more bytes than this are far away, and so many neighbouring elements are taken along of them: memory is read in pieces that it
+/// foresees. Of what is near, an item takes along what leaves room for many points.
 const FAR: usize = 2 << 20;
+const ROW: usize = 256;
 /// Items a unit, so that units that are slower or come late matter little.
 const ITEMS: usize = 8;
 /// Inner loops of no more steps than this are written out.
@@ -105,18 +104,23 @@ pub fn schedule(
     let (fixed, free): (Vec<VarId>, Vec<VarId>) = others.partition(|&v| parts.panel.uses(v));
     let rows = parts.scale.is_none() && free.is_empty() && parts.in_rows(view, long, width);
     let all_points: usize = parts.vars.iter().map(|&v| view.size_of(v) as usize).product();
-    let row = long.min(if all_points * long * 4 > FAR { LONG_ROW } else { ROW });
-    let bytes = vectors * vector_bytes + if rows { row * 4 } else { 0 };
+    let far = rows && all_points * long * 4 > FAR;
     // Near enough for every step; what else an item holds lies further away.
-    let room = if rows { facts.local_bytes } else { facts.local_bytes / 3 };
+    let (bytes, room) = match far {
+        true => (vectors * vector_bytes + long.min(ROW) * 4, facts.local_bytes),
+        false => (vectors * vector_bytes, facts.local_bytes / 3),
+    };
     let chunks = Chunks::new(view, &parts.vars, bytes, (facts.local_bytes, room))?;
     let unroll_tiles = long.div_ceil(unroll);
     let tiles = free.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * unroll_tiles;
     let panels = fixed.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * size.div_ceil(width * vectors);
     let cost = tile::panel_cost(view, &parts.panel, &group);
     let least = TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
-    // Pieces of rows that are taken along are read once; what is read where it is needed should stay near until the last panel has seen it.
-    let mut most = if rows { row / unroll } else { (NEAR / (unroll * all_points * 4)).max(least) };
+    // Pieces of far rows are read once; what is read where it is needed should stay near until the last panel has seen it.
+    let mut most = if far { ROW / unroll } else { (NEAR / (unroll * all_points * 4)).max(least) };
+    if rows && !far {
+        most = most.min(facts.local_bytes / 3 / chunks.points / unroll);
+    }
     if !chunks.whole() {
         most = most.min(facts.local_bytes * 2 / 3 / sums);
     }
