@@ -112,6 +112,9 @@ pub struct Explain {
     /// Run it too, and put the time of each kernel beside its estimate
     #[arg(long)]
     pub measure: bool,
+    /// Measure other schedules of every kernel first and take those that are faster; what was found is kept in ~/.cache/foveate ($FOVEATE_CACHE)
+    #[arg(long, requires = "measure")]
+    pub tune: bool,
     /// Which device it is explained for
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
     pub device: DeviceName,
@@ -246,6 +249,10 @@ pub struct Train {
     /// What the tensors may take at most: 4GiB, 800MiB. Blocks that occur several times are computed again in the backward to keep to it
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Bytes>,
+    /// Measure other schedules of every kernel first and take those that are faster; what was found is kept in ~/.cache/foveate ($FOVEATE_CACHE),
+    /// and with the checkpoints, so that --resume goes on with it
+    #[arg(long)]
+    pub tune: bool,
     /// Go on from the checkpoint in the output directory
     #[arg(long)]
     pub resume: bool,
@@ -283,6 +290,9 @@ pub struct Bench {
     /// What the tensors may take at most: 4GiB, 800MiB. Blocks that occur several times are computed again in the backward to keep to it
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<Bytes>,
+    /// Measure other schedules of every kernel first and take those that are faster; what was found is kept in ~/.cache/foveate ($FOVEATE_CACHE)
+    #[arg(long)]
+    pub tune: bool,
     /// Seconds to measure for
     #[arg(long, default_value_t = 3.0, value_name = "S", value_parser = seconds)]
     pub seconds: f64,

@@ -4,8 +4,10 @@ use crate::args::{Setting, Target};
 use crate::failure::Failure;
 use foveate_compiler::check::Value;
 use foveate_compiler::schedule::Facts;
+use foveate_compiler::schedule::variants::Choices;
 use foveate_runtime::device::Device;
 use foveate_runtime::driver::{Request, Source, gradient};
+use foveate_runtime::tune::{self, TuneOptions};
 use std::io::Write;
 use std::path::Path;
 
@@ -39,6 +41,7 @@ impl Item {
             batch: self.batch,
             exposed: Vec::new(),
             gradients: None,
+            choices: Choices::NONE,
         };
         if training {
             request.gradients = Some(gradient(&self.source.lower(&request)?));
@@ -72,6 +75,11 @@ pub fn facts() -> Facts {
         local_bytes: 64 << 10,
         registers: 28,
     })
+}
+
+/// Whether and how to tune, as the command line has it.
+pub fn tune(asked: bool, quiet: bool) -> Option<TuneOptions> {
+    asked.then(|| TuneOptions { cache: tune::directory(), quiet })
 }
 
 /// The text of a file; it must be UTF-8.

@@ -56,6 +56,11 @@ impl ClientDevice {
         Ok(ClientDevice { client, queued: AtomicUsize::new(0) })
     }
 
+    /// What the adapter calls itself.
+    pub fn model(&self) -> String {
+        self.client.properties().identity.name.clone()
+    }
+
     /// What schedules may use.
     pub fn facts(&self) -> Facts {
         let cores = self.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(16) as usize;

@@ -178,6 +178,16 @@ impl Device {
         self.backend
     }
 
+    /// The name of the processor or graphics adapter, as far as the system tells it.
+    pub fn model(&self) -> String {
+        match &self.runtime {
+            #[cfg(feature = "cpu")]
+            Runtime::Host(device) => device.model(),
+            #[cfg(feature = "wgpu")]
+            Runtime::Client(device) => device.model(),
+        }
+    }
+
     /// What schedules may use of it.
     pub fn facts(&self) -> Facts {
         self.facts.clone()
@@ -245,6 +255,17 @@ impl Device {
         };
         let buffers = kernel.buffers.iter().map(|b| (b.name.clone(), b.elem, b.len)).collect();
         Ok(CompiledKernel { name: kernel.name.clone(), buffers, items: kernel.items, code })
+    }
+
+    /// Lets go of the machine code of kernels of which no [`CompiledKernel`] is left; they are compiled again if they are asked for again.
+    pub fn forget_unused(&self) {
+        match &self.runtime {
+            #[cfg(feature = "cpu")]
+            Runtime::Host(device) => device.forget_unused(),
+            // CubeCL keeps what it has compiled.
+            #[cfg(feature = "wgpu")]
+            Runtime::Client(_) => {}
+        }
     }
 
     /// Runs a kernel after everything asked for before. `buffers` are those of the kernel, in its order, at least as long as it

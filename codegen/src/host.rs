@@ -8,6 +8,7 @@ use crate::kernel::{KernelKey, LoopKernel};
 use crate::pool::Pool;
 use cubecl::{CompilationError, Compiler, define_kernel};
 use cubecl_llvm::{LlvmTarget, PlironCompiler, PlironData, PlironEngine, PlironOptions};
+use foveate_compiler::loops::digest::Digest;
 use foveate_compiler::schedule::Facts;
 use memmap2::MmapMut;
 use std::collections::{HashMap, VecDeque};
@@ -228,8 +229,8 @@ fn spare_llvm_work() {
 pub struct HostDevice {
     compilers: Compilers,
     pool: Pool,
-    /// By the digest of the kernel: 128 bits, which no two kernels share by chance.
-    kernels: Mutex<HashMap<[u64; 2], Arc<HostKernel>>>,
+    /// By the digest of the kernel.
+    kernels: Mutex<HashMap<Digest, Arc<HostKernel>>>,
     /// Held while buffers are used.
     memory: Mutex<()>,
 }
@@ -240,6 +241,13 @@ impl HostDevice {
         spare_llvm_work();
         let (compilers, pool) = (Compilers::new(threads), Pool::new(threads));
         HostDevice { compilers, pool, kernels: Mutex::default(), memory: Mutex::new(()) }
+    }
+
+    /// The processor's name, as Linux tells it; elsewhere its architecture.
+    pub fn model(&self) -> String {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let name = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
+        name.map_or(std::env::consts::ARCH, |(_, name)| name.trim()).to_owned()
     }
 
     /// What schedules may use.
@@ -259,6 +267,11 @@ impl HostDevice {
             kernel
         });
         known.clone()
+    }
+
+    /// Lets go of the kernels that nobody can launch any more.
+    pub fn forget_unused(&self) {
+        lock(&self.kernels).retain(|_, kernel| Arc::strong_count(kernel) > 1);
     }
 
     /// Runs a kernel. `buffers` are its buffers: the memory and where they begin in it, in bytes; they must be long enough.

@@ -6,8 +6,9 @@ use cubecl::ir::settings::{Dim3, ExecutionMode, KernelSettings};
 use cubecl::ir::{AddressType, ElemType};
 use cubecl::prelude::{KernelBuilder, KernelDefinition, KernelId, KernelMetadata};
 use foveate_compiler::loops::Kernel;
+use foveate_compiler::loops::digest::Digest;
 use std::fmt::{self, Debug, Formatter};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// A kernel without the names in it, which do not change what it does. Comparing and hashing it is cheap, since CubeCL looks
@@ -15,29 +16,20 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct KernelKey {
     kernel: Arc<Kernel>,
-    /// Two hashes of the kernel under different seeds.
-    digest: [u64; 2],
+    digest: Digest,
 }
 
 impl KernelKey {
     /// Takes the names out of a kernel.
     pub fn new(kernel: &Kernel) -> KernelKey {
-        let mut kernel = kernel.clone();
-        kernel.name.clear();
-        kernel.buffers.iter_mut().for_each(|b| b.name.clear());
-        kernel.locals.iter_mut().for_each(|l| l.name.clear());
-        let digest = [1u8, 2].map(|seed| {
-            let mut hasher = DefaultHasher::new();
-            seed.hash(&mut hasher);
-            kernel.hash(&mut hasher);
-            hasher.finish()
-        });
+        let kernel = kernel.nameless();
+        let digest = Digest::of(&kernel);
         KernelKey { kernel: Arc::new(kernel), digest }
     }
 
-    /// Two hashes of the kernel under different seeds.
+    /// The kernel's digest.
     #[cfg(feature = "cpu")]
-    pub fn digest(&self) -> [u64; 2] {
+    pub fn digest(&self) -> Digest {
         self.digest
     }
 }
@@ -58,7 +50,7 @@ impl Hash for KernelKey {
 
 impl Debug for KernelKey {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        write!(f, "loops-{:016x}{:016x}", self.digest[0], self.digest[1])
+        write!(f, "loops-{}", self.digest)
     }
 }
 

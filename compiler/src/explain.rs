@@ -3,6 +3,7 @@
 use crate::ir::{Function, Program, Stmt};
 use crate::loops::work::work;
 use crate::rewrite::{Algorithm, Entry, Report};
+use crate::schedule::variants::Variant;
 use crate::schedule::{BufferRole, Facts, KernelGraph};
 use serde::Serialize;
 
@@ -38,6 +39,9 @@ pub struct KernelCost {
     pub estimate_us: f64,
     /// What binds that estimate: `compute` or `memory`.
     pub bound: &'static str,
+    /// The variant that it was scheduled with, if not the default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<&'static str>,
     /// What a launch took, in microseconds, where that was measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured_us: Option<f64>,
@@ -84,6 +88,7 @@ pub fn explain(written: &Program, report: &Report, graph: &KernelGraph, facts: &
                 bytes: work.bytes,
                 estimate_us: compute.max(memory) * 1e6,
                 bound: if compute >= memory { "compute" } else { "memory" },
+                variant: None,
                 measured_us: None,
             }
         })
@@ -91,6 +96,9 @@ pub fn explain(written: &Program, report: &Report, graph: &KernelGraph, facts: &
     for launch in &graph.launches {
         kernels[launch.kernel].launches += 1;
         kernels[launch.kernel].sites.push(launch.site.clone());
+        // A kernel that comes about in both ways is not the default's alone.
+        let variant = launch.chosen.map(|c| c.variant).filter(|v| *v != Variant::Default);
+        kernels[launch.kernel].variant = kernels[launch.kernel].variant.or(variant.map(Variant::name));
     }
     let sizes = definitions(written);
     let (mut algorithm, mut rewrites) = (report.algorithms.clone(), report.entries.clone());

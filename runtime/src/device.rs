@@ -58,6 +58,14 @@ impl Device {
             Device::Kernels(d) => d.backend().name(),
         }
     }
+    /// The name of the hardware, as far as the system tells it.
+    pub fn model(&self) -> String {
+        match self {
+            Device::Interpreter | Device::Loops => std::env::consts::ARCH.to_owned(),
+            #[cfg(feature = "kernels")]
+            Device::Kernels(d) => d.model(),
+        }
+    }
     /// What schedules may use of it; nothing is scheduled for the interpreter.
     pub fn facts(&self) -> Option<Facts> {
         match self {
@@ -94,6 +102,14 @@ impl Device {
             Device::Interpreter | Device::Loops => Ok(()),
             #[cfg(feature = "kernels")]
             Device::Kernels(d) => d.sync().map_err(Error::Device),
+        }
+    }
+    /// Lets go of what was compiled and can no longer be run.
+    pub(crate) fn forget_unused(&self) {
+        match self {
+            Device::Interpreter | Device::Loops => {}
+            #[cfg(feature = "kernels")]
+            Device::Kernels(d) => d.forget_unused(),
         }
     }
     pub(crate) fn compile(&self, kernel: &Kernel) -> Result<Compiled> {

@@ -11,7 +11,8 @@ use foveate_compiler::ir::{Program, ResultRole};
 use foveate_compiler::loops::work::work;
 use foveate_compiler::lower::{LowerOptions, Lowered, lower};
 use foveate_compiler::rewrite::Report;
-use foveate_compiler::schedule::{Facts, KernelGraph, schedule, too_large};
+use foveate_compiler::schedule::variants::Choices;
+use foveate_compiler::schedule::{Facts, KernelGraph, schedule, schedule_chosen, too_large};
 use foveate_dsl::{Diagnostic, SourceMap, render};
 use serde::Serialize;
 use std::path::Path;
@@ -42,12 +43,23 @@ pub struct Request<'a> {
     pub exposed: Vec<String>,
     /// What is differentiated, with respect to which parameters and inputs; `None` for results only.
     pub gradients: Option<(Seeds, Wrt)>,
+    /// How its units are scheduled, where that was tuned.
+    pub choices: &'a Choices,
 }
 
 impl<'a> Request<'a> {
     /// An item's results in inference mode.
     pub fn inference(item: Option<&'a str>, settings: &'a [(String, Value)], batch: usize) -> Request<'a> {
-        Request { item, settings, training: false, random: true, batch, exposed: Vec::new(), gradients: None }
+        Request {
+            item,
+            settings,
+            training: false,
+            random: true,
+            batch,
+            exposed: Vec::new(),
+            gradients: None,
+            choices: Choices::NONE,
+        }
     }
 }
 
@@ -285,7 +297,10 @@ impl Source {
         if let Some(what) = too_large(&derivation.program) {
             return Err(Error::Setting(what));
         }
-        let graph = schedule(&derivation.program, facts);
+        let graph = match request.choices.is_empty() {
+            true => schedule(&derivation.program, facts),
+            false => schedule_chosen(&derivation.program, facts, request.choices),
+        };
         lap("schedule", &mut stages);
         let (program, report, calls) = (derivation.program, derivation.report, derivation.calls);
         Ok(Compiled { lowered, program, graph: Some(graph), report, stages, saving: None, calls })

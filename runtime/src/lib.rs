@@ -10,6 +10,7 @@
 //! | [`predict`] | a model on images, with pictures of what it exposes |
 //! | [`picture`], [`maps`] | pictures in and out; attention maps as pictures |
 //! | [`init`] | initial values of parameters |
+//! | [`tune`] | finding better schedules by measuring, and keeping what was found |
 //! | [`train`] | training and evaluation of recipes |
 //! | [`report`] | the report of a training run |
 //! | [`verify`] | an item against the tensors of a file |
@@ -29,6 +30,7 @@ pub mod predict;
 pub mod report;
 pub mod rng;
 pub mod train;
+pub mod tune;
 pub mod verify;
 
 pub use error::Error;

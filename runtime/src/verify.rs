@@ -18,6 +18,7 @@ use crate::plan::{Bindings, Memory, Session};
 use foveate_compiler::check::Value;
 use foveate_compiler::grad::Seeds;
 use foveate_compiler::ir::{ArgRole, ResultRole};
+use foveate_compiler::schedule::variants::Choices;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -220,6 +221,7 @@ impl Run {
             batch: self.batch,
             exposed: exposed.to_vec(),
             gradients,
+            choices: Choices::NONE,
         }
     }
 

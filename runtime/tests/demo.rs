@@ -3,6 +3,7 @@
 use foveate_compiler::check::Value;
 use foveate_compiler::grad::Seeds;
 use foveate_compiler::ir::{ArgRole, Elem, ResultRole};
+use foveate_compiler::schedule::variants::Choices;
 use foveate_runtime::checkpoint::Data;
 use foveate_runtime::device::Device;
 use foveate_runtime::driver::{Request, Source, Wrt};
@@ -29,6 +30,7 @@ fn step(device: &Device) -> Vec<(ResultRole, Vec<f64>)> {
         batch: BATCH,
         exposed: Vec::new(),
         gradients: Some((Seeds::Cotangents(losses), Wrt::Params)),
+        choices: Choices::NONE,
     };
     let compiled = source.compile(&request, device.facts().as_ref()).unwrap_or_else(|e| panic!("{e}"));
     let mut memory = Memory::new(device.clone()).expect("memory");
@@ -101,6 +103,7 @@ fn biases_norms_and_positions_do_not_decay() {
         batch: 1,
         exposed: Vec::new(),
         gradients: None,
+        choices: Choices::NONE,
     };
     let lowered = source.lower(&request).unwrap_or_else(|e| panic!("{e}"));
     let count: usize = lowered.params.iter().map(|p| p.shape.iter().product::<usize>()).sum();

@@ -79,6 +79,7 @@ fn main() {
         resume: false,
         init: None,
         memory: None,
+        tune: None,
         max_steps: None,
         quiet: true,
     };

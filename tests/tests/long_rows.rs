@@ -5,6 +5,7 @@ use foveate_codegen::Device as Kernels;
 use foveate_compiler::check::Value;
 use foveate_compiler::grad::Seeds;
 use foveate_compiler::ir::{ArgRole, ResultRole};
+use foveate_compiler::schedule::variants::Choices;
 use foveate_runtime::checkpoint::Data;
 use foveate_runtime::device::Device;
 use foveate_runtime::driver::{Request, Source, Wrt};
@@ -40,6 +41,7 @@ fn results(source: &Source, settings: &[(String, Value)], training: bool, device
         batch: 1,
         exposed: Vec::new(),
         gradients: training.then(|| (Seeds::Cotangents(vec!["y".into()]), wrt)),
+        choices: Choices::NONE,
     };
     let compiled = source.compile(&request, device.facts().as_ref()).unwrap_or_else(|e| panic!("{e}"));
     let mut memory = Memory::new(device).expect("memory");

@@ -3,6 +3,7 @@
 
 use foveate_compiler::check::Value;
 use foveate_compiler::schedule::Facts;
+use foveate_compiler::schedule::variants::Choices;
 use foveate_runtime::driver::{Request, Source, gradient};
 use foveate_runtime::plan::scratch_bytes;
 use foveate_runtime::verify::{VerifyOptions, verify};
@@ -97,6 +98,7 @@ fn a_step_at_full_size_is_planned_in_little_memory() {
             batch: BATCH,
             exposed: Vec::new(),
             gradients: None,
+            choices: Choices::NONE,
         };
         request.gradients = Some(gradient(&source.lower(&request).unwrap_or_else(|e| panic!("{item}: {e}"))));
         let compiled = source.compile(&request, Some(&facts)).unwrap_or_else(|e| panic!("{item}: {e}"));

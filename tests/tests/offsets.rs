@@ -3,6 +3,7 @@
 use foveate_compiler::check::Value;
 use foveate_compiler::grad::Seeds;
 use foveate_compiler::ir::{ArgRole, ResultRole};
+use foveate_compiler::schedule::variants::Choices;
 use foveate_runtime::checkpoint::Data;
 use foveate_runtime::device::Device;
 use foveate_runtime::driver::{Request, Source, Wrt};
@@ -55,6 +56,7 @@ fn gradients(
         batch,
         exposed: Vec::new(),
         gradients: Some((Seeds::Cotangents(vec!["y".into()]), Wrt::Names(vec!["table".into(), "q".into()]))),
+        choices: Choices::NONE,
     };
     let compiled = source.compile(&request, device.facts().as_ref()).unwrap_or_else(|e| panic!("{e}"));
     let mut memory = Memory::new(device).expect("memory");

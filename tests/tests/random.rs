@@ -1,5 +1,5 @@
-//! Random programs on the processor: compiled kernels, of the program as it is and of what the rewrites make of it, give what the
-//! interpreter gives, and the same bits every time.
+//! Random programs on the processor: compiled kernels, of the program as it is and of what the rewrites make of it, under the usual and under other
+//! schedules, give what the interpreter gives, and the same bits every time.
 
 #[allow(dead_code)]
 #[path = "../../compiler/tests/programs/build.rs"]
@@ -14,7 +14,8 @@ use foveate_compiler::grad::differentiate;
 use foveate_compiler::interp;
 use foveate_compiler::ir::{Elem, Program, ResultRole};
 use foveate_compiler::rewrite::pipeline;
-use foveate_compiler::schedule::schedule;
+use foveate_compiler::schedule::schedule_chosen;
+use foveate_compiler::schedule::variants::{Choices, Variant};
 use foveate_runtime::checkpoint::Data;
 use foveate_runtime::device::Device;
 use foveate_runtime::plan::{Bindings, Memory, Session};
@@ -22,9 +23,9 @@ use proptest::prelude::*;
 use std::sync::OnceLock;
 
 /// All results of a program's kernels.
-fn on_device(device: &Device, program: &Program) -> Vec<(ResultRole, Vec<f64>)> {
+fn on_device(device: &Device, program: &Program, choices: &Choices) -> Vec<(ResultRole, Vec<f64>)> {
     let facts = device.facts().expect("kernels are scheduled for it");
-    let graph = schedule(program, &facts);
+    let graph = schedule_chosen(program, &facts, choices);
     let mut memory = Memory::new(device.clone()).expect("memory");
     let session = Session::new(&mut memory, program, Some(&graph), &Bindings::NONE);
     let session = session.unwrap_or_else(|e| panic!("{e}\n{program}"));
@@ -49,9 +50,9 @@ fn processor() -> Device {
     DEVICE.get_or_init(|| Device::open("cpu").expect("this build has the processor")).clone()
 }
 
-fn agree(program: &Program) {
+fn agree(program: &Program, choices: &Choices) {
     let want = interp::run(program, &value::arguments(program, 3)).unwrap_or_else(|e| panic!("{e}\n{program}"));
-    let got = on_device(&processor(), program);
+    let got = on_device(&processor(), program, choices);
     for ((role, want), (_, got)) in want.iter().zip(&got) {
         let size = want.data.iter().map(|x| x * x).sum::<f64>().sqrt();
         if !size.is_finite() || size > 1e6 {
@@ -63,7 +64,7 @@ fn agree(program: &Program) {
     let bits = |results: &[(ResultRole, Vec<f64>)]| -> Vec<u64> {
         results.iter().flat_map(|(_, v)| v.iter().map(|x| x.to_bits())).collect()
     };
-    assert_eq!(bits(&on_device(&processor(), program)), bits(&got), "not the same bits again\n{program}");
+    assert_eq!(bits(&on_device(&processor(), program, choices)), bits(&got), "not the same bits again\n{program}");
 }
 
 proptest! {
@@ -72,13 +73,14 @@ proptest! {
     fn kernels_give_what_the_interpreter_gives(seed in proptest::collection::vec(any::<u8>(), 40..400)) {
         let plain = generate::program(&seed);
         prop_assume!(value::is_tame(&plain, &[3]));
-        agree(&plain);
+        agree(&plain, Choices::NONE);
         let mut better = plain;
         pipeline::run(&mut better, pipeline::BEFORE, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
-        agree(&better);
+        agree(&better, Choices::NONE);
         let (seeds, wrt) = value::everything(&better);
         let mut gradient = differentiate(&better, &seeds, &wrt).expect("differentiable");
         pipeline::run(&mut gradient, pipeline::AFTER, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
-        agree(&gradient);
+        agree(&gradient, Choices::NONE);
+        agree(&gradient, &Choices::everywhere(Variant::OTHERS[seed.len() % Variant::OTHERS.len()]));
     }
 }

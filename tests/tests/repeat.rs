@@ -3,6 +3,7 @@
 use foveate_codegen::Device as Kernels;
 use foveate_compiler::grad::Seeds;
 use foveate_compiler::ir::ResultRole;
+use foveate_compiler::schedule::variants::Choices;
 use foveate_runtime::device::Device;
 use foveate_runtime::driver::{Request, Source, Wrt};
 use foveate_runtime::plan::{Bindings, Memory, Session};
@@ -27,6 +28,7 @@ fn bits(case: &Case, device: Device) -> [Vec<(ResultRole, Vec<u64>)>; 2] {
         batch: inputs[0].1.shape[0],
         exposed: Vec::new(),
         gradients: Some((if outputs.is_empty() { Seeds::Loss } else { Seeds::Cotangents(outputs) }, Wrt::Params)),
+        choices: Choices::NONE,
     };
     let compiled = source.compile(&request, device.facts().as_ref()).unwrap_or_else(|e| panic!("{e}"));
     let mut memory = Memory::new(device).expect("memory");

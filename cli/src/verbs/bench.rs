@@ -33,6 +33,7 @@ pub fn run(arguments: &Bench) -> Result<(), Failure> {
         device: arguments.device.name().to_owned(),
         seconds: arguments.seconds,
         launches: arguments.kernels,
+        tune: source::tune(arguments.tune, arguments.json),
     };
     let measured = bench(&options)?;
     let ceilings = match arguments.ceilings {
@@ -75,6 +76,9 @@ fn text(report: &Report) -> String {
         bytes(m.device_bytes as f64),
         bytes(m.peak_bytes as f64)
     );
+    if let Some(tuning) = &m.tuning {
+        out += &format!("{tuning}\n");
+    }
     if let Some(saving) = &m.saving {
         out += &format!("{saving}\n");
     }

@@ -6,9 +6,11 @@ use crate::output::{self, Align, Table, bytes, count, si};
 use crate::source::{self, Item};
 use foveate_compiler::explain::{Explanation, explain};
 use foveate_compiler::schedule::Facts;
-use foveate_runtime::bench::{BenchOptions, Part, bench};
+use foveate_compiler::schedule::variants::Choices;
+use foveate_runtime::bench::{BenchOptions, Measurement, Part, bench};
 use foveate_runtime::device::Device;
-use foveate_runtime::driver::Saving;
+use foveate_runtime::driver::{Request, Saving};
+use foveate_runtime::tune::Tuning;
 use serde::Serialize;
 
 /// Explains the training step of an item, or its inference.
@@ -24,20 +26,24 @@ pub fn run(arguments: &Explain) -> Result<(), Failure> {
         return Err(Failure::new("the interpreter runs the program as it is written: there are no kernels to explain"));
     };
     let budget = arguments.memory.map(|m| m.0);
-    let (explanation, saving) = costs(&item, !arguments.inference, &facts, budget)?;
-    let mut explanation = Explained { explanation, saving };
-    if arguments.measure {
-        measure(arguments, &mut explanation.explanation)?;
+    let measured = arguments.measure.then(|| measure(arguments)).transpose()?;
+    let choices = measured.as_ref().map_or(Choices::NONE, |m| &m.choices);
+    let (mut explanation, saving) = costs(&item, !arguments.inference, &facts, budget, choices)?;
+    if let Some(measured) = &measured {
+        for time in measured.by_kernel.iter().filter(|time| time.launches > 0) {
+            explanation.kernels[time.kernel].measured_us = Some(1e3 * time.ms / time.launches as f64);
+        }
     }
-    if arguments.json { output::say_json(&explanation) } else { output::say(&text(&explanation)) }
+    let explained = Explained { explanation, saving, tuning: measured.and_then(|m| m.tuning) };
+    if arguments.json { output::say_json(&explained) } else { output::say(&text(&explained)) }
 }
 
 /// Seconds for which a program is measured.
 const SECONDS: f64 = 1.0;
 
-/// Adds the times of kernels.
-fn measure(arguments: &Explain, explanation: &mut Explanation) -> Result<(), Failure> {
-    let measured = bench(&BenchOptions {
+/// Runs the program: the times of its kernels, and how it is scheduled where that is tuned.
+fn measure(arguments: &Explain) -> Result<Measurement, Failure> {
+    Ok(bench(&BenchOptions {
         spec: arguments.target.item.file.clone(),
         item: arguments.target.item.item.clone(),
         settings: source::values(&arguments.target.settings.set)?,
@@ -48,11 +54,8 @@ fn measure(arguments: &Explain, explanation: &mut Explanation) -> Result<(), Fai
         device: arguments.device.name().to_owned(),
         seconds: SECONDS,
         launches: true,
-    })?;
-    for time in measured.by_kernel.iter().filter(|time| time.launches > 0) {
-        explanation.kernels[time.kernel].measured_us = Some(1e3 * time.ms / time.launches as f64);
-    }
-    Ok(())
+        tune: source::tune(arguments.tune, arguments.json),
+    })?)
 }
 
 /// The derivation of an item's program, and how a memory budget was kept.
@@ -61,8 +64,10 @@ pub fn costs(
     training: bool,
     facts: &Facts,
     budget: Option<usize>,
+    choices: &Choices,
 ) -> Result<(Explanation, Option<Saving>), Failure> {
     item.with(training, |source, request| {
+        let request = &Request { choices, ..request.clone() };
         let written = source.compile(request, None)?;
         let compiled = match budget {
             None => source.compile(request, Some(facts))?,
@@ -73,13 +78,15 @@ pub fn costs(
     })
 }
 
-/// An explanation with what was done about memory.
+/// An explanation with what was done about memory and schedules.
 #[derive(Serialize)]
 struct Explained {
     #[serde(flatten)]
     explanation: Explanation,
     #[serde(skip_serializing_if = "Option::is_none")]
     saving: Option<Saving>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tuning: Option<Tuning>,
 }
 
 /// The explanation for people.
@@ -114,8 +121,10 @@ fn text(explained: &Explained) -> String {
         ("at least", Align::Right),
         ("bound by", Align::Left),
     ];
-    let last = measured.then_some(("measured", Align::Right));
-    let mut table = Table::new(columns.into_iter().chain(last));
+    let tuned = e.kernels.iter().any(|k| k.variant.is_some());
+    let times = measured.then_some(("measured", Align::Right));
+    let variants = tuned.then_some(("schedule", Align::Left));
+    let mut table = Table::new(columns.into_iter().chain(times).chain(variants));
     let (mut flops, mut moved, mut time, mut spent) = (0.0, 0.0, 0.0, 0.0);
     for k in &e.kernels {
         let launches = k.launches as f64;
@@ -131,6 +140,7 @@ fn text(explained: &Explained) -> String {
             format!("{:.1} us", k.estimate_us),
             k.bound.to_owned(),
             k.measured_us.map_or(String::new(), |us| format!("{us:.1} us")),
+            k.variant.unwrap_or_default().to_owned(),
         ]);
         spent += k.measured_us.unwrap_or(0.0) * launches;
     }
@@ -154,6 +164,9 @@ fn text(explained: &Explained) -> String {
         bytes(m.naive),
         bytes(m.naive_largest),
     );
+    if let Some(tuning) = &explained.tuning {
+        out += &format!("{tuning}\n");
+    }
     if let Some(saving) = &explained.saving {
         out += &format!("{saving}\n");
     }

@@ -7,6 +7,7 @@ use crate::output::{self, Align, Table, bytes, si};
 use crate::source::{self, Item};
 use foveate_compiler::explain::Explanation;
 use foveate_compiler::products::{Product, products};
+use foveate_compiler::schedule::variants::Choices;
 use serde::Serialize;
 
 /// What `info` knows of an item.
@@ -55,7 +56,8 @@ pub fn run(arguments: &Info) -> Result<(), Failure> {
         })
         .collect();
     let facts = source::facts();
-    let (forward, step) = (costs(&item, false, &facts, None)?.0, costs(&item, true, &facts, None)?.0);
+    let cost = |training| costs(&item, training, &facts, None, Choices::NONE).map(|(explanation, _)| explanation);
+    let (forward, step) = (cost(false)?, cost(true)?);
     let facts_of_device = source::facts();
     let rewritten = item.with(false, |source, request| source.compile(request, Some(&facts_of_device)))?;
     let layers = layers(&tensors, &products(&rewritten.program));

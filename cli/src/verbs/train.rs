@@ -23,6 +23,7 @@ pub fn run(arguments: &Train) -> Result<(), Failure> {
         resume: arguments.resume,
         init: arguments.init.clone().map(|path| (path, arguments.fitting.fit())),
         memory: arguments.memory.map(|m| m.0),
+        tune: source::tune(arguments.tune, arguments.json),
         max_steps: None,
         quiet: arguments.json,
     })?;

@@ -12,6 +12,7 @@
 //!
 //! Floating-point operations are those of the device in the order written; `Fma` is one rounding where the device has it.
 
+pub mod digest;
 pub mod display;
 pub mod eval;
 pub mod in_place;
@@ -58,6 +59,17 @@ pub struct Kernel {
     pub items: u32,
     /// What one item does.
     pub body: Block,
+}
+
+impl Kernel {
+    /// The kernel without the names in it, which do not change what it does.
+    pub fn nameless(&self) -> Kernel {
+        let mut kernel = self.clone();
+        kernel.name.clear();
+        kernel.buffers.iter_mut().for_each(|b| b.name.clear());
+        kernel.locals.iter_mut().for_each(|l| l.name.clear());
+        kernel
+    }
 }
 
 /// A buffer argument.

@@ -64,11 +64,12 @@ impl<'a> Builder<'a> {
         let plan = &parts[function.index()];
         for step in &plan.steps {
             match step {
-                PlanStep::Launch { kernel, tensors, site: what } => {
+                PlanStep::Launch { kernel, tensors, site: what, unit } => {
                     let args = tensors.iter().map(|&t| self.buffer_of(plan, t, &mut buffers)).collect();
                     let kernel = self.kernel(kernel);
                     let site = if site.is_empty() { what.clone() } else { format!("{site}: {what}") };
-                    self.graph.launches.push(Launch { kernel, buffers: args, site });
+                    let chosen = plan.chosen.get(*unit).copied();
+                    self.graph.launches.push(Launch { kernel, buffers: args, site, chosen });
                 }
                 PlanStep::Call(c) => {
                     let callee = &parts[c.function.index()].function;
@@ -108,10 +109,7 @@ impl<'a> Builder<'a> {
 
     /// The kernel's number; names do not make kernels differ.
     fn kernel(&mut self, kernel: &Kernel) -> usize {
-        let mut nameless = kernel.clone();
-        nameless.name.clear();
-        nameless.buffers.iter_mut().for_each(|b| b.name.clear());
-        nameless.locals.iter_mut().for_each(|l| l.name.clear());
+        let nameless = kernel.nameless();
         match self.known.get(&nameless) {
             Some(&k) => k,
             None => {

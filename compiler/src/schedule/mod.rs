@@ -26,6 +26,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod tile;
+pub mod variants;
 
 use crate::check::elaborator::MAX_ELEMENTS;
 use crate::ir::{
@@ -33,13 +34,16 @@ use crate::ir::{
     VarId,
 };
 use crate::loops::Kernel;
+use crate::loops::digest::Digest;
 use decisions::How;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
+use variants::{Choices, Chosen, Variant};
 
 pub use decisions::Decision;
 
 /// What a schedule may use of a device.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
     /// Lanes of a float vector (a power of two; 1 for none).
     pub lanes: usize,
@@ -97,15 +101,27 @@ pub struct Launch {
     pub buffers: Vec<usize>,
     /// For people: what it computes, and where in the model.
     pub site: String,
+    /// The unit that it belongs to, where there was a choice to make.
+    pub chosen: Option<Chosen>,
 }
 
 /// Schedules a program for a device.
 pub fn schedule(program: &Program, facts: &Facts) -> KernelGraph {
+    schedule_as(program, facts, None)
+}
+
+/// Schedules a program for a device with the variants that were chosen for its units; the launches say which unit they belong to.
+pub fn schedule_chosen(program: &Program, facts: &Facts, choices: &Choices) -> KernelGraph {
+    schedule_as(program, facts, Some(choices))
+}
+
+fn schedule_as(program: &Program, facts: &Facts, choices: Option<&Choices>) -> KernelGraph {
     let mut program = own_results(program);
     split::split_long_reductions(&mut program);
     let program = &program;
     let mut graph = graph::Builder::new(program);
-    let parts: Vec<FunctionPlan> = program.functions.iter().map(|f| plan_function(program, f, facts)).collect();
+    let parts: Vec<FunctionPlan> =
+        program.functions.iter().map(|f| plan_function(program, f, facts, choices)).collect();
     graph.run_entry(&parts);
     graph.finish(parts)
 }
@@ -169,6 +185,8 @@ pub struct FunctionPlan {
     pub steps: Vec<PlanStep>,
     /// What was decided about memory.
     pub decisions: Vec<Decision>,
+    /// The units with their variants, if there was a choice to make.
+    pub chosen: Vec<Chosen>,
 }
 
 /// A step of a function.
@@ -181,6 +199,8 @@ pub enum PlanStep {
         tensors: Vec<TensorId>,
         /// What it computes.
         site: String,
+        /// The number of the unit that it belongs to.
+        unit: usize,
     },
     /// Runs another function.
     Call(Call),
@@ -189,7 +209,10 @@ pub enum PlanStep {
 /// A function being scheduled.
 pub(crate) struct Planner<'a> {
     view: expand::View<'a>,
+    /// What the unit under way may use.
     facts: Facts,
+    /// The number of the unit under way.
+    unit: usize,
     steps: Vec<PlanStep>,
     copies: HashMap<(TensorId, usize), TensorId>,
     decisions: Vec<Decision>,
@@ -197,7 +220,7 @@ pub(crate) struct Planner<'a> {
 
 impl Planner<'_> {
     fn launch(&mut self, kernel: Kernel, tensors: Vec<TensorId>, site: &str) {
-        self.steps.push(PlanStep::Launch { kernel, tensors, site: site.to_owned() });
+        self.steps.push(PlanStep::Launch { kernel, tensors, site: site.to_owned(), unit: self.unit });
     }
 
     /// The definition of that statement by itself.
@@ -210,6 +233,42 @@ impl Planner<'_> {
         self.decisions.extend(decision);
         for clause in &d.clauses {
             tile::schedule(self, d.tensor, clause, &name);
+        }
+    }
+
+    /// Plans a unit.
+    fn unit(&mut self, function: &Function, unit: groups::Unit) {
+        match unit {
+            groups::Unit::Rows(members) => {
+                let plain = members.iter().filter(|m| m.sum.is_none());
+                let clauses: Vec<_> = plain.map(|m| (m.tensor, m.clause.clone())).collect();
+                self.decisions.extend(decisions::of_kernel(&mut self.view, &clauses, How::Rows));
+                for m in members.iter().filter(|m| m.sum.is_some()) {
+                    let clauses = function.definition(m.tensor).map(|d| (m.tensor, d.clauses[0].clone()));
+                    let clauses: Vec<_> = clauses.into_iter().collect();
+                    self.decisions.extend(decisions::of_kernel(&mut self.view, &clauses, How::Key));
+                }
+                let names: Vec<String> = members.iter().map(|m| self.view.name(m.tensor)).collect();
+                rows::schedule(self, &members, &names.join(", "));
+            }
+            groups::Unit::Row(member, n) => {
+                let name = self.view.name(member.tensor);
+                let members = [member];
+                match along::width(&mut self.view, &self.facts, &members) {
+                    Some(_) => rows::schedule(self, &members, &name),
+                    // With a row in every lane a register tile is better.
+                    None => self.tiles(function, n),
+                }
+            }
+            groups::Unit::Single(n) => match function.body[n].clone() {
+                Stmt::Define(_) => self.tiles(function, n),
+                Stmt::Call(c) => self.steps.push(PlanStep::Call(c)),
+                Stmt::Components(c) => {
+                    let (kernel, tensors) = components::kernel(&self.view, &c);
+                    let name = self.view.name(c.labels);
+                    self.launch(kernel, tensors, &name);
+                }
+            },
         }
     }
 
@@ -230,46 +289,57 @@ impl Planner<'_> {
     }
 }
 
-fn plan_function(program: &Program, function: &Function, facts: &Facts) -> FunctionPlan {
+/// Plans a function; with choices, twice. Units are known by their kernels under the default, and what a unit is given depends on those before
+/// it (copies are shared), so that the default comes first and whole, and the choices begin from nothing again.
+fn plan_function(program: &Program, function: &Function, facts: &Facts, choices: Option<&Choices>) -> FunctionPlan {
     let storage = storage::decide(program, function);
-    let view = expand::View::new(program, function, &storage);
-    let mut p =
-        Planner { view, facts: facts.clone(), steps: Vec::new(), copies: HashMap::new(), decisions: Vec::new() };
-    decisions::stored(&mut p.view, &storage, function, &mut p.decisions);
-    for unit in groups::group(&mut p.view, facts) {
-        match unit {
-            groups::Unit::Rows(members) => {
-                let plain = members.iter().filter(|m| m.sum.is_none());
-                let clauses: Vec<_> = plain.map(|m| (m.tensor, m.clause.clone())).collect();
-                p.decisions.extend(decisions::of_kernel(&mut p.view, &clauses, How::Rows));
-                for m in members.iter().filter(|m| m.sum.is_some()) {
-                    let clauses = function.definition(m.tensor).map(|d| (m.tensor, d.clauses[0].clone()));
-                    let clauses: Vec<_> = clauses.into_iter().collect();
-                    p.decisions.extend(decisions::of_kernel(&mut p.view, &clauses, How::Key));
-                }
-                let names: Vec<String> = members.iter().map(|m| p.view.name(m.tensor)).collect();
-                rows::schedule(&mut p, &members, &names.join(", "));
-            }
-            groups::Unit::Row(member, n) => {
-                let name = p.view.name(member.tensor);
-                let members = [member];
-                match along::width(&mut p.view, facts, &members) {
-                    Some(_) => rows::schedule(&mut p, &members, &name),
-                    // With a row in every lane a register tile is better.
-                    None => p.tiles(function, n),
-                }
-            }
-            groups::Unit::Single(n) => match function.body[n].clone() {
-                Stmt::Define(_) => p.tiles(function, n),
-                Stmt::Call(c) => p.steps.push(PlanStep::Call(c)),
-                Stmt::Components(c) => {
-                    let (kernel, tensors) = components::kernel(&p.view, &c);
-                    let name = p.view.name(c.labels);
-                    p.launch(kernel, tensors, &name);
-                }
-            },
+    let default = plan_units(program, function, facts, &storage, &[]);
+    let Some(choices) = choices else { return default };
+    let chosen: Vec<Chosen> =
+        keys(&default).into_iter().map(|unit| Chosen { unit, variant: choices.of(unit) }).collect();
+    let planned = if chosen.iter().all(|c| c.variant == Variant::Default) {
+        default
+    } else {
+        plan_units(program, function, facts, &storage, &chosen)
+    };
+    FunctionPlan { chosen, ..planned }
+}
+
+/// The digest of the kernels of every unit of a plan.
+fn keys(plan: &FunctionPlan) -> Vec<Digest> {
+    let mut kernels: Vec<Vec<&Kernel>> = Vec::new();
+    for step in &plan.steps {
+        if let PlanStep::Launch { kernel, unit, .. } = step {
+            kernels.resize_with(kernels.len().max(unit + 1), Vec::new);
+            kernels[*unit].push(kernel);
         }
     }
+    kernels.into_iter().map(Digest::of_kernels).collect()
+}
+
+/// Plans a function with the variants of its units; the default for those that are not given. Which definitions make a unit does not depend on the
+/// variants.
+fn plan_units(
+    program: &Program,
+    function: &Function,
+    facts: &Facts,
+    storage: &storage::Storage,
+    chosen: &[Chosen],
+) -> FunctionPlan {
+    let mut p = Planner {
+        view: expand::View::new(program, function, storage),
+        facts: facts.clone(),
+        unit: 0,
+        steps: Vec::new(),
+        copies: HashMap::new(),
+        decisions: Vec::new(),
+    };
+    decisions::stored(&mut p.view, storage, function, &mut p.decisions);
+    for (n, unit) in groups::group(&mut p.view, facts).into_iter().enumerate() {
+        p.unit = n;
+        p.facts = chosen.get(n).map_or(Variant::Default, |c| c.variant).facts(facts);
+        p.unit(function, unit);
+    }
     let Planner { view, steps, decisions, .. } = p;
-    FunctionPlan { function: view.function, axes: view.axes, steps, decisions }
+    FunctionPlan { function: view.function, axes: view.axes, steps, decisions, chosen: Vec::new() }
 }

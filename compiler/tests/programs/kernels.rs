@@ -5,9 +5,11 @@ use crate::value::{self, is_tame};
 use foveate_compiler::grad::differentiate;
 use foveate_compiler::interp::{self, Array};
 use foveate_compiler::ir::*;
+use foveate_compiler::loops::digest::Digest;
 use foveate_compiler::loops::eval::BufferData;
 use foveate_compiler::rewrite::pipeline;
-use foveate_compiler::schedule::{Facts, host, schedule};
+use foveate_compiler::schedule::variants::{Choices, Variant};
+use foveate_compiler::schedule::{Facts, KernelGraph, host, schedule, schedule_chosen};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -21,13 +23,39 @@ fn gradient(p: &Program) -> Program {
 
 /// Runs the kernels for vectors of `lanes` and compares with the interpreter, with enough local memory and with little.
 fn kernels_agree(p: &Program, lanes: usize) {
-    [16 << 10, 24 * lanes].into_iter().for_each(|local_bytes| kernels_agree_in(p, lanes, local_bytes));
+    for local_bytes in [16 << 10, 24 * lanes] {
+        let facts = Facts { lanes, units: 2, local_bytes, registers: 28 };
+        let graph = std::panic::catch_unwind(|| schedule(p, &facts))
+            .unwrap_or_else(|_| panic!("scheduling for {lanes} lanes\n{p}"));
+        graph_agrees(p, &graph, &facts);
+    }
 }
 
-fn kernels_agree_in(p: &Program, lanes: usize, local_bytes: usize) {
+/// Every variant of every unit, and different ones beside each other.
+fn variants_agree(p: &Program, facts: &Facts) {
+    let units = |graph: &KernelGraph| {
+        let mut units: Vec<Digest> = graph.launches.iter().filter_map(|l| l.chosen).map(|c| c.unit).collect();
+        units.dedup();
+        units
+    };
+    let default = schedule_chosen(p, facts, Choices::NONE);
+    assert_eq!(default.kernels, schedule(p, facts).kernels, "asking for units changes nothing\n{p}");
+    let mut mixed = Choices::default();
+    for (n, unit) in units(&default).into_iter().enumerate() {
+        mixed.choose(unit, Variant::OTHERS[n % Variant::OTHERS.len()]);
+    }
+    for choices in Variant::OTHERS.map(Choices::everywhere).iter().chain([&mixed]) {
+        let graph = std::panic::catch_unwind(|| schedule_chosen(p, facts, choices))
+            .unwrap_or_else(|_| panic!("scheduling as {choices:?}\n{p}"));
+        assert_eq!(units(&graph), units(&default), "units are known whatever is chosen\n{p}");
+        graph_agrees(p, &graph, facts);
+    }
+}
+
+fn graph_agrees(p: &Program, graph: &KernelGraph, facts: &Facts) {
+    let lanes = facts.lanes;
     let args = value::arguments(p, 3);
     let want = interp::run(p, &args).unwrap_or_else(|e| panic!("{e}\n{p}"));
-    let facts = Facts { lanes, units: 2, local_bytes, registers: 28 };
     let arg = |role: &ArgRole| {
         let (_, a): &(ArgRole, Array) = args.iter().find(|(r, _)| r == role).expect("every argument has a value");
         let f = p.entry();
@@ -37,9 +65,7 @@ fn kernels_agree_in(p: &Program, lanes: usize, local_bytes: usize) {
             _ => BufferData::F32(a.data.iter().map(|x| *x as f32).collect()),
         }
     };
-    let graph = std::panic::catch_unwind(|| schedule(p, &facts))
-        .unwrap_or_else(|_| panic!("scheduling for {lanes} lanes\n{p}"));
-    for (roles, data) in host::run(&graph, &arg).unwrap_or_else(|e| panic!("{e}\n{p}")) {
+    for (roles, data) in host::run(graph, &arg).unwrap_or_else(|e| panic!("{e}\n{p}")) {
         let (_, expected) = want.iter().find(|(r, _)| *r == roles[0]).expect("every result has a buffer");
         let got: Vec<f64> = match data {
             BufferData::F32(v) => v.into_iter().map(f64::from).collect(),
@@ -69,6 +95,18 @@ proptest! {
         kernels_agree(&derived, 1 << lanes);
         pipeline::run(&mut derived, pipeline::AFTER, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
         kernels_agree(&derived, 1 << lanes);
+    }
+
+    #[test]
+    fn variants_give_what_the_interpreter_gives(seed in proptest::collection::vec(any::<u8>(), 40..400), lanes in 0u32..5) {
+        let mut p = program(&seed);
+        prop_assume!(is_tame(&p, &[3]));
+        pipeline::run(&mut p, pipeline::BEFORE, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
+        let mut p = gradient(&p);
+        pipeline::run(&mut p, pipeline::AFTER, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
+        for local_bytes in [40 << 10, 24 << lanes] {
+            variants_agree(&p, &Facts { lanes: 1 << lanes, units: 2, local_bytes, registers: 14 });
+        }
     }
 
     #[test]

@@ -4,17 +4,20 @@ mod ceilings;
 mod tensors;
 
 pub use ceilings::{Ceilings, ceilings};
+pub(crate) use tensors::fill;
 
 use crate::checkpoint::Data;
 use crate::device::Device;
 use crate::driver::{Request, Saving, Source, gradient};
 use crate::error::Result;
-use crate::plan::{ArenaId, Bindings, Layout, Memory, Session};
-use crate::train::{Optimizer, OptimizerSettings, vector_bytes};
+use crate::plan::{ALIGN, ArenaId, Bindings, Layout, Memory, Session};
+use crate::train::{Optimizer, OptimizerSettings, update_programs, vector_bytes};
+use crate::tune::{TuneOptions, Tuner, Tuning};
 use foveate_compiler::check::Value;
 use foveate_compiler::ir::{ArgRole, ResultRole};
 use foveate_compiler::loops::work::{Work, work};
 use foveate_compiler::lower::Lowered;
+use foveate_compiler::schedule::variants::Choices;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -61,6 +64,8 @@ pub struct BenchOptions {
     pub seconds: f64,
     /// Whether every launch is measured too.
     pub launches: bool,
+    /// Find better schedules first.
+    pub tune: Option<TuneOptions>,
 }
 
 /// What was measured.
@@ -78,7 +83,7 @@ pub struct Measurement {
     pub low_ms: f64,
     /// Three quarters took no longer.
     pub high_ms: f64,
-    /// Seconds from the spec to the end of the first run.
+    /// Seconds from the spec to the end of the first run, without those of tuning.
     pub start_s: f64,
     /// Of those, until the kernels were known: reading, checking, rewriting, scheduling.
     pub derive_s: f64,
@@ -100,6 +105,12 @@ pub struct Measurement {
     pub peak_bytes: usize,
     /// By kernel, if asked for, the longest first.
     pub by_kernel: Vec<KernelTime>,
+    /// What tuning came to, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
+    /// How the program was scheduled.
+    #[serde(skip)]
+    pub choices: Choices,
 }
 
 /// A kernel's share of a run.
@@ -130,6 +141,8 @@ struct Bench {
     optimizer: Option<Optimizer>,
     saving: Option<Saving>,
     state_bytes: usize,
+    choices: Choices,
+    tuning: Option<Tuning>,
 }
 
 /// The update rule of a measured step.
@@ -147,9 +160,10 @@ fn layout(lowered: &Lowered) -> Layout {
 pub fn bench(options: &BenchOptions) -> Result<Measurement> {
     let start = Instant::now();
     let (mut bench, batch) = Bench::new(options)?;
-    let derive_s = start.elapsed().as_secs_f64();
+    let tuned_s = bench.tuning.as_ref().map_or(0.0, |t| t.seconds);
+    let derive_s = start.elapsed().as_secs_f64() - tuned_s;
     bench.run(1)?;
-    let start_s = start.elapsed().as_secs_f64();
+    let start_s = start.elapsed().as_secs_f64() - tuned_s;
     for step in 0..WARM {
         bench.run(step as u64 + 2)?;
     }
@@ -184,6 +198,8 @@ pub fn bench(options: &BenchOptions) -> Result<Measurement> {
         device_bytes: bench.memory.bytes(),
         peak_bytes,
         by_kernel,
+        tuning: bench.tuning,
+        choices: bench.choices,
     })
 }
 
@@ -204,13 +220,27 @@ impl Bench {
         }
         let facts = device.facts();
         let rule = adamw();
-        let compiled = match options.memory {
-            None => source.compile(&request, facts.as_ref())?,
-            Some(budget) => source.compile_within(&request, facts.as_ref(), budget, &|lowered| match options.part {
-                Part::Step => vector_bytes(&source, &rule, &device, layout(lowered).len),
+        let compile = |request: &Request<'_>| match options.memory {
+            None => source.compile(request, facts.as_ref()),
+            Some(budget) => source.compile_within(request, facts.as_ref(), budget, &|lowered| match options.part {
+                Part::Step => vector_bytes(&source, &rule, &device, request.choices, layout(lowered).len),
                 _ => Ok(0),
-            })?,
+            }),
         };
+        let (mut choices, mut tuning) = (Choices::default(), None);
+        if let Some(tune) = &options.tune {
+            let mut tuner = Tuner::new(&device, tune)?;
+            let compiled = compile(&request)?;
+            tuner.tune(&compiled, &compiled.program.entry().name)?;
+            if options.part == Part::Step {
+                for update in update_programs(&source, &rule, &device, layout(&compiled.lowered).len.max(ALIGN))? {
+                    tuner.tune(&update, &update.program.entry().name)?;
+                }
+            }
+            let (chosen, found) = tuner.finish();
+            (choices, tuning) = (chosen, Some(found));
+        }
+        let compiled = compile(&Request { choices: &choices, ..request })?;
         let decls = || compiled.lowered.params.iter();
         let params = layout(&compiled.lowered);
         let mut memory = Memory::new(device)?;
@@ -229,14 +259,14 @@ impl Bench {
             let bindings = Bindings { args: &args, results: &results };
             Session::new(&mut memory, &compiled.program, compiled.graph.as_ref(), &bindings)?
         };
-        tensors::fill(&mut memory, &session, &compiled, given.as_ref())?;
+        fill(&mut memory, &session, &compiled, given.as_ref())?;
         let mut optimizer = None;
         if let (Part::Step, Some(grads)) = (options.part, grads) {
             let mut mask = vec![0.0; memory.len(param_arena)];
             for (entry, decl) in params.entries.iter().zip(decls()) {
                 mask[entry.offset..entry.offset + entry.len].fill(f32::from(u8::from(decl.decay)));
             }
-            optimizer = Some(Optimizer::new(&source, &rule, &mut memory, param_arena, grads, mask)?);
+            optimizer = Some(Optimizer::new(&source, &rule, &mut memory, param_arena, grads, mask, &choices)?);
         }
         let copies = match options.part {
             Part::Inference => 1,
@@ -250,7 +280,8 @@ impl Bench {
         }
         let state_bytes = 4 * params.len * copies;
         let saving = compiled.saving;
-        Ok((Bench { memory, session, kernels, launches, optimizer, saving, state_bytes }, batch))
+        let bench = Bench { memory, session, kernels, launches, optimizer, saving, state_bytes, choices, tuning };
+        Ok((bench, batch))
     }
 
     fn run(&mut self, step: u64) -> Result<()> {
@@ -273,11 +304,7 @@ impl Bench {
         if self.launches.is_empty() {
             return Ok(Vec::new());
         }
-        self.memory.measure();
-        for _ in 0..LEAST {
-            self.session.run(&mut self.memory)?;
-        }
-        let times = self.memory.measured();
+        let runs = self.session.measure(&mut self.memory, LEAST)?;
         let mut out: Vec<KernelTime> = (self.kernels.iter().enumerate())
             .map(|(kernel, (name, _))| KernelTime {
                 kernel,
@@ -288,11 +315,8 @@ impl Bench {
                 bytes: 0.0,
             })
             .collect();
-        // A run launches what the graph says, in its order, and then copies of results.
-        let per_run = times.len() / LEAST;
         for (n, &kernel) in self.launches.iter().enumerate() {
-            let mut of_runs: Vec<f64> =
-                times.iter().skip(n).step_by(per_run).map(|(_, t)| 1e3 * t.as_secs_f64()).collect();
+            let mut of_runs: Vec<f64> = runs.iter().map(|times| 1e3 * times[n]).collect();
             of_runs.sort_by(f64::total_cmp);
             let work = &self.kernels[kernel].1;
             let row = &mut out[kernel];

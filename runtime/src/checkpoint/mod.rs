@@ -21,6 +21,7 @@ pub use fit::{Fit, Fitted};
 pub use tensors::{Data, Tensor, Tensors};
 
 use crate::error::{Error, Result};
+use foveate_compiler::schedule::variants::Choices;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,9 @@ pub struct State {
     pub running: serde_json::Value,
     /// What each finished epoch came to.
     pub history: Vec<serde_json::Value>,
+    /// How units are scheduled, where that was tuned: other schedules give other bits.
+    #[serde(default, skip_serializing_if = "Choices::is_empty")]
+    pub choices: Choices,
 }
 
 /// Everything that training needs to go on.
@@ -171,6 +175,7 @@ mod tests {
             step_in_epoch: 3,
             running: serde_json::json!({}),
             history: vec![serde_json::json!({"loss": 0.1f32})],
+            choices: Choices::default(),
         };
         Checkpoint { model, optimizer, state }
     }

@@ -160,6 +160,20 @@ impl Session {
         apply(&self.copies, memory)
     }
 
+    /// Runs the program so many times, waiting for every launch: the seconds of each launch of its schedule, run by run.
+    pub fn measure(&self, memory: &mut Memory, runs: usize) -> Result<Vec<Vec<f64>>> {
+        let mut out = Vec::with_capacity(runs);
+        for _ in 0..runs {
+            memory.measure();
+            let outcome = self.run(memory);
+            let times = memory.measured();
+            outcome?;
+            // Copies of results come last and are none of the schedule's.
+            out.push(times.iter().take(self.launches()).map(|(_, time)| time.as_secs_f64()).collect());
+        }
+        Ok(out)
+    }
+
     /// Puts the next states of the last run where the states are.
     pub fn advance(&self, memory: &mut Memory) -> Result<()> {
         apply(&self.states, memory)

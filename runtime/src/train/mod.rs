@@ -13,10 +13,11 @@ mod progress;
 mod run;
 pub mod schedule;
 mod settings;
+mod tuning;
 
 pub use evaluate::Evaluation;
 pub use optimizer::Optimizer;
-pub(crate) use optimizer::vector_bytes;
+pub(crate) use optimizer::{programs as update_programs, vector_bytes};
 pub use profile::{Profile, profile};
 pub use run::train;
 pub use settings::{DataSettings, ItemCall, OptimizerSettings, Settings};
@@ -26,6 +27,7 @@ use crate::data::{Loader, Split};
 use crate::device::Device;
 use crate::driver::Source;
 use crate::error::Result;
+use crate::tune::{TuneOptions, Tuning};
 use foveate_compiler::check::Value;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -52,6 +54,8 @@ pub struct TrainOptions {
     pub init: Option<(PathBuf, Fit)>,
     /// What the tensors of a training step may take at most, in bytes; blocks are computed again in the backward to keep to it.
     pub memory: Option<usize>,
+    /// Find better schedules first. A run that is resumed goes on with those it has.
+    pub tune: Option<TuneOptions>,
     /// Stop after so many steps in all, and save.
     pub max_steps: Option<u64>,
     /// Print nothing.
@@ -85,6 +89,9 @@ pub struct Outcome {
     pub first_step_seconds: f64,
     /// Whether a person stopped it before its end.
     pub interrupted: bool,
+    /// What tuning came to, if there was any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
 }
 
 /// What to evaluate.

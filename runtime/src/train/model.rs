@@ -12,6 +12,7 @@ use crate::plan::{ALIGN, ArenaId, Bindings, Layout, Memory, Place, Session};
 use foveate_compiler::check::ParamDecl;
 use foveate_compiler::grad::Seeds;
 use foveate_compiler::ir::{ArgRole, Program, ResultRole};
+use foveate_compiler::schedule::variants::Choices;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use std::time::Duration;
 pub struct Model<'a> {
     source: &'a Source,
     settings: &'a Settings,
+    /// How units are scheduled, in all programs.
+    choices: &'a Choices,
     /// All memory.
     pub memory: Memory,
     /// Parameters in their arena; gradients and moments have the same layout.
@@ -81,16 +84,17 @@ pub struct StepResult {
 
 impl<'a> Model<'a> {
     /// Compiles the training program for a full batch and makes memory for the model; parameters and states have their initial values.
-    /// With a budget, all tensors of a training step together take no more bytes than that.
+    /// With a budget, all tensors of a training step together take no more bytes than that. All programs are scheduled as chosen.
     pub fn for_training(
         source: &'a Source,
         settings: &'a Settings,
         device: &Device,
         budget: Option<usize>,
+        choices: &'a Choices,
     ) -> Result<Model<'a>> {
-        let losses: Vec<String> = settings.weights.iter().map(|(n, _)| n.clone()).collect();
-        let compiled = compile_step(source, settings, device, settings.batch, &losses, budget)?;
-        let mut model = Model::with_memory(source, settings, device, &compiled)?;
+        let losses = losses(settings);
+        let compiled = compile_step(source, settings, device, settings.batch, &losses, budget, choices)?;
+        let mut model = Model::with_memory(source, settings, device, &compiled, choices)?;
         model.budget = budget;
         let scalars = losses.len() * ALIGN;
         model.training = Some(Training {
@@ -107,8 +111,8 @@ impl<'a> Model<'a> {
     /// A model to run and not to train.
     pub fn for_inference(source: &'a Source, settings: &'a Settings, device: &Device) -> Result<Model<'a>> {
         let batch = settings.batch;
-        let compiled = compile_inference(source, &settings.model, device, batch)?;
-        let mut model = Model::with_memory(source, settings, device, &compiled)?;
+        let compiled = compile_inference(source, &settings.model, device, batch, Choices::NONE)?;
+        let mut model = Model::with_memory(source, settings, device, &compiled, Choices::NONE)?;
         let program = model.bind(&compiled, batch)?;
         model.count(&compiled, &program);
         model.inference = Some(program);
@@ -120,6 +124,7 @@ impl<'a> Model<'a> {
         settings: &'a Settings,
         device: &Device,
         compiled: &Compiled,
+        choices: &'a Choices,
     ) -> Result<Model<'a>> {
         let (params, states) = (layout(&compiled.lowered.params), layout(&compiled.lowered.states));
         let decls = compiled.lowered.params.iter().chain(&compiled.lowered.states).cloned().collect();
@@ -129,6 +134,7 @@ impl<'a> Model<'a> {
         let mut model = Model {
             source,
             settings,
+            choices,
             memory,
             params,
             states,
@@ -231,7 +237,15 @@ impl<'a> Model<'a> {
     fn attempt(&mut self, batch: &Batch, step: u64, weights: &[f64], losses: &[String]) -> Result<StepResult> {
         let key = (batch.labels.len(), losses.to_vec());
         if !self.steps.contains_key(&key) {
-            let compiled = compile_step(self.source, self.settings, self.memory.device(), key.0, losses, self.budget)?;
+            let compiled = compile_step(
+                self.source,
+                self.settings,
+                self.memory.device(),
+                key.0,
+                losses,
+                self.budget,
+                self.choices,
+            )?;
             let program = self.bind(&compiled, key.0)?;
             self.steps.insert(key.clone(), program);
         }
@@ -266,7 +280,8 @@ impl<'a> Model<'a> {
         let program = match self.inference.take() {
             Some(program) => program,
             None => {
-                let compiled = compile_inference(self.source, &self.settings.model, self.memory.device(), size)?;
+                let compiled =
+                    compile_inference(self.source, &self.settings.model, self.memory.device(), size, self.choices)?;
                 self.bind(&compiled, size)?
             }
         };
@@ -344,17 +359,24 @@ impl Bound {
     }
 }
 
-fn layout(decls: &[ParamDecl]) -> Layout {
+/// The names of a recipe's losses.
+pub(super) fn losses(settings: &Settings) -> Vec<String> {
+    settings.weights.iter().map(|(n, _)| n.clone()).collect()
+}
+
+pub(super) fn layout(decls: &[ParamDecl]) -> Layout {
     Layout::new(decls.iter().map(|p| (p.name.as_str(), p.shape.as_slice())))
 }
 
-fn compile_step(
+/// Compiles the program that gives a recipe's losses and their gradients.
+pub(super) fn compile_step(
     source: &Source,
     settings: &Settings,
     device: &Device,
     batch: usize,
     losses: &[String],
     budget: Option<usize>,
+    choices: &Choices,
 ) -> Result<Compiled> {
     let request = Request {
         item: Some(&settings.loss.name),
@@ -364,17 +386,24 @@ fn compile_step(
         batch,
         exposed: Vec::new(),
         gradients: Some((Seeds::Cotangents(losses.to_vec()), Wrt::Params)),
+        choices,
     };
     let facts = device.facts();
     match budget {
         None => source.compile(&request, facts.as_ref()),
         Some(budget) => source.compile_within(&request, facts.as_ref(), budget, &|lowered| {
-            vector_bytes(source, &settings.optimizer, device, layout(&lowered.params).len)
+            vector_bytes(source, &settings.optimizer, device, choices, layout(&lowered.params).len)
         }),
     }
 }
 
-fn compile_inference(source: &Source, model: &ItemCall, device: &Device, batch: usize) -> Result<Compiled> {
+fn compile_inference(
+    source: &Source,
+    model: &ItemCall,
+    device: &Device,
+    batch: usize,
+    choices: &Choices,
+) -> Result<Compiled> {
     let request = Request {
         item: Some(&model.name),
         settings: &model.arguments,
@@ -383,6 +412,7 @@ fn compile_inference(source: &Source, model: &ItemCall, device: &Device, batch: 
         batch,
         exposed: Vec::new(),
         gradients: None,
+        choices,
     };
     source.compile(&request, device.facts().as_ref())
 }

@@ -13,12 +13,15 @@ use crate::error::{Error, Result};
 use crate::plan::{ALIGN, ArenaId, Bindings, Memory, Place, Session, replaces};
 use foveate_compiler::check::{Spec, Value};
 use foveate_compiler::ir::{ArgRole, Elem, Program, ResultRole};
+use foveate_compiler::schedule::variants::Choices;
 use foveate_dsl::SourceMap;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Adds to the norm that the clipping factor divides by, as PyTorch does.
 const CLIP_EPSILON: f64 = 1e-6;
+/// What computes the norm.
+const NORM: &str = "SquaredNorm";
 
 /// An update rule bound to the arenas of parameters and gradients.
 pub struct Optimizer {
@@ -40,15 +43,26 @@ pub struct Update {
 }
 
 /// Compiles an update rule for vectors of `len` elements: of the spec, or else of the prelude.
-fn compile(source: &Source, device: &Device, name: &str, len: usize) -> Result<Compiled> {
+fn compile(source: &Source, device: &Device, choices: &Choices, name: &str, len: usize) -> Result<Compiled> {
     let size = [("N".to_owned(), Value::Int(len as i64))];
-    let request = Request { training: true, ..Request::inference(Some(name), &size, 1) };
+    let request = Request { training: true, choices, ..Request::inference(Some(name), &size, 1) };
     let facts = device.facts();
     if source.spec.item(Some(name)).is_ok() {
         source.compile(&request, facts.as_ref())
     } else {
         prelude(name)?.compile(&request, facts.as_ref())
     }
+}
+
+/// The programs of a rule for vectors of `len` elements, scheduled by default.
+pub(crate) fn programs(
+    source: &Source,
+    settings: &OptimizerSettings,
+    device: &Device,
+    len: usize,
+) -> Result<Vec<Compiled>> {
+    let names = std::iter::once(settings.rule.as_str()).chain(settings.clip.map(|_| NORM));
+    names.map(|name| compile(source, device, Choices::NONE, name, len)).collect()
 }
 
 /// Whether the next value of a vector may be written where its value is.
@@ -62,9 +76,10 @@ pub(crate) fn vector_bytes(
     source: &Source,
     settings: &OptimizerSettings,
     device: &Device,
+    choices: &Choices,
     len: usize,
 ) -> Result<usize> {
-    let compiled = compile(source, device, &settings.rule, len)?;
+    let compiled = compile(source, device, choices, &settings.rule, len)?;
     let own = inputs(&compiled.program).0.iter().filter(|name| !matches!(name.as_str(), "p" | "g")).count();
     let spare = compiled.program.entry().results.iter().filter(|r| match &r.role {
         ResultRole::Output(name) => {
@@ -84,10 +99,11 @@ impl Optimizer {
         params: ArenaId,
         grads: ArenaId,
         decay: Vec<f32>,
+        choices: &Choices,
     ) -> Result<Optimizer> {
         let len = memory.len(params);
         let whole = |arena| Place { arena, offset: 0, len };
-        let compiled = compile(source, memory.device(), &settings.rule, len)?;
+        let compiled = compile(source, memory.device(), choices, &settings.rule, len)?;
         let (vectors, scalars) = inputs(&compiled.program);
 
         let mut arenas: HashMap<String, ArenaId> = HashMap::new();
@@ -150,7 +166,7 @@ impl Optimizer {
         let norm = match settings.clip {
             None => None,
             Some(_) => {
-                let compiled = compile(source, memory.device(), "SquaredNorm", len)?;
+                let compiled = compile(source, memory.device(), choices, NORM, len)?;
                 let args = |role: &ArgRole| (*role == ArgRole::Input("g".into())).then(|| whole(grads));
                 let bindings = Bindings { args: &args, ..Bindings::NONE };
                 Some(Session::new(memory, &compiled.program, compiled.graph.as_ref(), &bindings)?)
@@ -166,9 +182,8 @@ impl Optimizer {
         if let (Some(norm), Some(clip)) = (&self.norm, self.settings.clip) {
             norm.run(memory)?;
             let total = ResultRole::Output("total".to_owned());
-            let (place, elem, _) = norm
-                .result(&total)
-                .ok_or_else(|| Error::Setting("`SquaredNorm` must have the result `total`".to_owned()))?;
+            let (place, elem, _) =
+                norm.result(&total).ok_or_else(|| Error::Setting(format!("`{NORM}` must have the result `total`")))?;
             let value = memory.read_f64(place, elem)?[0].sqrt();
             if !value.is_finite() {
                 return Err(Error::Device(format!(

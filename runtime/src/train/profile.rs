@@ -9,6 +9,7 @@ use crate::data::{Loader, Split};
 use crate::device::Device;
 use crate::driver::Source;
 use crate::error::{Error, Result};
+use foveate_compiler::schedule::variants::Choices;
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,7 +52,7 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
         augment: Some(settings.augment),
     };
     lap("read the data", &mut stages);
-    let mut model = Model::for_training(&source, &settings, &device, options.memory)?;
+    let mut model = Model::for_training(&source, &settings, &device, options.memory, Choices::NONE)?;
     stages.extend(model.stages.iter().map(|(name, t)| ((*name).to_owned(), t.as_secs_f64())));
     let within: f64 = model.stages.iter().map(|(_, t)| t.as_secs_f64()).sum();
     lap("make memory, begin to compile kernels", &mut stages);
@@ -60,7 +61,8 @@ pub fn profile(options: &TrainOptions) -> Result<Profile> {
     }
     let grads = model.grad_arena().ok_or_else(|| Error::Device("the model has no memory for gradients".to_owned()))?;
     let (params, decay) = (model.param_arena, model.decay_mask());
-    let optimizer = Optimizer::new(&source, &settings.optimizer, &mut model.memory, params, grads, decay)?;
+    let optimizer =
+        Optimizer::new(&source, &settings.optimizer, &mut model.memory, params, grads, decay, Choices::NONE)?;
     lap("compile the optimizer", &mut stages);
 
     let weights: Vec<f64> = settings.weights.iter().map(|(_, w)| w.peak).collect();

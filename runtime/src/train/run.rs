@@ -7,13 +7,15 @@ use super::optimizer::Optimizer;
 use super::previous::set_aside;
 use super::progress::{Progress, duration};
 use super::settings::Settings;
-use super::{Outcome, TrainOptions};
+use super::{Outcome, TrainOptions, tuning};
 use crate::checkpoint::{self, Checkpoint, Fit, State, Tensors, VERSION};
 use crate::data::{Images, Loader};
 use crate::device::Device;
 use crate::driver::Source;
 use crate::error::{Error, Result};
 use crate::report;
+use crate::tune::Tuning;
+use foveate_compiler::schedule::variants::Choices;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,11 +39,12 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
     };
     let directory = options.data.as_ref().unwrap_or(&settings.data.path);
     let (train_data, test_data) = settings.data.layout.read_both(directory)?;
-    let mut model = Model::for_training(&source, &settings, &device, options.memory)?;
+    let (choices, tuning) = choose(options, &source, &settings, &device, resumed.as_ref().map(|(_, c)| &c.state))?;
+    let mut model = Model::for_training(&source, &settings, &device, options.memory, &choices)?;
     let decay = model.decay_mask();
     let params = model.param_arena;
     let grads = model.grad_arena().ok_or_else(|| Error::Device("the model has no memory for gradients".to_owned()))?;
-    let optimizer = Optimizer::new(&source, &settings.optimizer, &mut model.memory, params, grads, decay)?;
+    let optimizer = Optimizer::new(&source, &settings.optimizer, &mut model.memory, params, grads, decay, &choices)?;
 
     let loader = |data: Images, augment| Loader {
         data: Arc::new(data),
@@ -79,6 +82,7 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
             step_in_epoch: 0,
             running: serde_json::Value::Null,
             history: Vec::new(),
+            choices: choices.clone(),
         },
         log: Log::open(&options.out.join("metrics.jsonl"), resumed.as_ref().map(|(_, c)| c.state.step))?,
         model,
@@ -86,6 +90,7 @@ pub fn train(options: &TrainOptions) -> Result<Outcome> {
         running: Running::default(),
         seconds: 0.0,
         saved: None,
+        tuning,
     };
     if let Some((path, checkpoint)) = resumed {
         trainer.restore(&path, checkpoint)?;
@@ -105,6 +110,7 @@ struct Trainer<'a> {
     /// Seconds of training before this run.
     seconds: f64,
     saved: Option<PathBuf>,
+    tuning: Option<Tuning>,
 }
 
 impl Trainer<'_> {
@@ -244,6 +250,7 @@ impl Trainer<'_> {
             seconds,
             first_step_seconds: first_step_seconds.unwrap_or(0.0),
             interrupted,
+            tuning: self.tuning.clone(),
         })
     }
 
@@ -305,6 +312,38 @@ impl Trainer<'_> {
 
 fn to_value<T: serde::Serialize>(x: &T) -> serde_json::Value {
     serde_json::to_value(x).expect("records have only string keys")
+}
+
+/// How units are scheduled: as the run that is resumed had them, so that it ends with the same bits; or as tuning finds.
+fn choose(
+    options: &TrainOptions,
+    source: &Source,
+    settings: &Settings,
+    device: &Device,
+    resumed: Option<&State>,
+) -> Result<(Choices, Option<Tuning>)> {
+    let say = |text: String| {
+        if !options.quiet {
+            eprintln!("{text}");
+        }
+    };
+    match (resumed, &options.tune) {
+        (Some(state), tune) => {
+            let chosen = state.choices.iter().count();
+            if chosen > 0 || tune.is_some() {
+                say(format!(
+                    "tuning: as in the run that is resumed, {chosen} units with another schedule than the usual one"
+                ));
+            }
+            Ok((state.choices.clone(), None))
+        }
+        (None, Some(tune)) => {
+            let (choices, tuning) = tuning::tune(source, settings, device, options.memory, tune)?;
+            say(tuning.to_string());
+            Ok((choices, Some(tuning)))
+        }
+        (None, None) => Ok((Choices::default(), None)),
+    }
 }
 
 /// The checkpoint to go on from, if it is one of this very run.

@@ -108,6 +108,7 @@ impl Place {
             resume: false,
             init: None,
             memory: None,
+            tune: None,
             max_steps: None,
             quiet: true,
         }
