@@ -4,7 +4,7 @@
 //! {
 //!   "format": "foveate tuning", "version": 1,
 //!   "device": { "name": "cpu", "model": "...", "facts": { "lanes": 16, ... } },
-//!   "units": { "<digest>": { "variant": "half-lanes", "default_us": 120.5, "us": 96.1 } }
+//!   "units": { "<digest>": { "variant": "half-lanes", "default_us": 120.5, "us": 96.1, "tried": true } }
 //! }
 //! ```
 //!
@@ -44,6 +44,8 @@ pub struct Entry {
     pub default_us: f64,
     /// What it takes under the variant.
     pub us: f64,
+    /// Whether the variants were tried; not, if its share of the program was too small to matter.
+    pub tried: bool,
 }
 
 /// What is known about the units of a device.
@@ -140,7 +142,8 @@ impl Cache {
 fn entry(value: &Value) -> Option<Entry> {
     let time = |key: &str| value.get(key)?.as_f64().filter(|t| (0.0..=LONGEST).contains(t));
     let variant = Variant::by_name(value.get("variant")?.as_str()?)?;
-    Some(Entry { variant, default_us: time("default_us")?, us: time("us")? })
+    let tried = value.get("tried")?.as_bool()?;
+    Some(Entry { variant, default_us: time("default_us")?, us: time("us")?, tried })
 }
 
 /// What times depend on.

@@ -24,6 +24,10 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Instant;
 
+/// The share of a program's time that its shortest units, about half of them, may take together without being tried: what could be gained is far below
+/// what is measured, and most of the time of tuning goes into compiling.
+const SHORT: f64 = 0.01;
+
 /// That something is to be tuned, and where what was found is kept.
 #[derive(Clone, Debug, Default)]
 pub struct TuneOptions {
@@ -38,7 +42,7 @@ pub struct TuneOptions {
 pub struct Tuning {
     /// Different units of all programs: kernels or groups of kernels that are scheduled at a time.
     pub units: usize,
-    /// Those that were measured now; the others were known.
+    /// Those whose variants were measured now; the others were known, or take so little of the time that nothing could be gained.
     pub measured: usize,
     /// Those that have another variant than the default.
     pub chosen: usize,
@@ -125,13 +129,13 @@ impl Tuner {
                 known.choose(*unit, entry.variant);
             }
         }
-        let new: BTreeSet<Digest> = launches.keys().copied().filter(|u| self.cache.get(*u).is_none()).collect();
+        let new = self.new_units(&launches);
         if !new.is_empty() {
             let found = self.search(compiled, what, &known, &launches, &new)?;
+            self.report.measured += found.values().filter(|e| e.tried).count();
             let warning = self.cache.add(found);
             warning.into_iter().for_each(|w| self.warn(w));
         }
-        self.report.measured += new.len();
         for (unit, kernels) in &launches {
             let Some(entry) = self.cache.get(*unit) else { continue };
             self.report.default_ms += 1e-3 * entry.default_us * kernels.len() as f64;
@@ -143,6 +147,21 @@ impl Tuner {
             }
         }
         Ok(())
+    }
+
+    /// The units whose variants were never tried, unless all are known and those take too little of the time.
+    fn new_units(&self, launches: &BTreeMap<Digest, Vec<Digest>>) -> BTreeSet<Digest> {
+        let untried = launches.keys().copied().filter(|u| self.cache.get(*u).is_none_or(|e| !e.tried));
+        let time =
+            |(unit, kernels): (&Digest, &Vec<Digest>)| Some((*unit, self.cache.get(*unit)?.us * kernels.len() as f64));
+        match launches.iter().map(time).collect::<Option<Vec<_>>>() {
+            // What was hardly short enough when it was measured is not tried now for being hardly too long.
+            Some(times) => {
+                let short = short(times, 2.0 * SHORT);
+                untried.filter(|u| !short.contains(u)).collect()
+            }
+            None => untried.collect(),
+        }
     }
 
     /// What was chosen, and what tuning came to.
@@ -167,9 +186,11 @@ impl Tuner {
     ) -> Result<BTreeMap<Digest, Entry>> {
         let (mut stage, base) = Stage::new(&self.device, compiled, &self.schedule(compiled, known))?;
         let mut times = stage.times(&base)?;
+        let short = short(times.iter().map(|(unit, time)| (*unit, time.least)), SHORT);
+        let long = new.iter().filter(|unit| !short.contains(*unit));
         // For each unit the kernels that were tried, and the best variant so far, with its time as a share of the default's.
         let mut tried: BTreeMap<Digest, Vec<Vec<Digest>>> =
-            new.iter().map(|unit| (*unit, vec![launches[unit].clone()])).collect();
+            long.map(|unit| (*unit, vec![launches[unit].clone()])).collect();
         let mut best: BTreeMap<Digest, (Variant, f64)> = BTreeMap::new();
         for variant in Variant::OTHERS {
             let Some((graph, units)) = self.untried(compiled, known, variant, &mut tried) else { continue };
@@ -206,7 +227,8 @@ impl Tuner {
             let each = |time: &Time| 1e6 * time.least / launches[unit].len() as f64;
             let holds = tuned.get(unit).filter(|after| best.contains_key(unit) && after.beats(before));
             let variant = holds.map_or(Variant::Default, |_| candidates.of(*unit));
-            Some((*unit, Entry { variant, default_us: each(before), us: each(holds.unwrap_or(before)) }))
+            let (default_us, us, tried) = (each(before), each(holds.unwrap_or(before)), tried.contains_key(unit));
+            Some((*unit, Entry { variant, default_us, us, tried }))
         };
         Ok(new.iter().filter_map(entry).collect())
     }
@@ -250,6 +272,18 @@ impl Tuner {
     }
 }
 
+/// The shortest units, as many as take no more than this share of the time together.
+fn short(times: impl IntoIterator<Item = (Digest, f64)>, share: f64) -> BTreeSet<Digest> {
+    let mut times: Vec<(Digest, f64)> = times.into_iter().collect();
+    times.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let mut left = share * times.iter().map(|(_, time)| time).sum::<f64>();
+    let fits = |(_, time): &(Digest, f64)| {
+        left -= time;
+        left >= 0.0
+    };
+    times.into_iter().take_while(fits).map(|(unit, _)| unit).collect()
+}
+
 /// For each unit of a schedule the kernels of its launches, in order.
 fn launches_by_unit(graph: &KernelGraph) -> BTreeMap<Digest, Vec<Digest>> {
     let kernels: Vec<Digest> = graph.kernels.iter().map(|k| Digest::of_kernels([k])).collect();
@@ -260,4 +294,32 @@ fn launches_by_unit(graph: &KernelGraph) -> BTreeMap<Digest, Vec<Digest>> {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_ones_are_few_in_time() {
+        let unit = |n: u32| Digest::of(&n);
+        let times = || [(unit(0), 90.0), (unit(1), 0.4), (unit(2), 9.0), (unit(3), 0.5), (unit(4), 0.1)];
+        assert_eq!(short(times(), 0.01), [1, 3, 4].map(unit).into());
+        assert_eq!(short(times(), 0.007), [1, 4].map(unit).into());
+        assert_eq!(short(times(), 0.0), BTreeSet::new());
+        assert_eq!(short([], 0.01), BTreeSet::new());
+    }
+
+    #[test]
+    fn what_came_of_it_is_said() {
+        let mut tuning =
+            Tuning { units: 3, measured: 2, seconds: 1.25, default_ms: 2.0, tuned_ms: 2.0, ..Tuning::default() };
+        assert!(tuning.to_string().ends_with("2 of them measured in 1.2 s; the usual schedule is the best for all"));
+        tuning.variants.insert("half-lanes", 1);
+        (tuning.chosen, tuning.tuned_ms) = (1, 1.5);
+        let text = tuning.to_string();
+        assert!(
+            text.ends_with("1 have another schedule (half-lanes 1): 1.500 ms in kernels instead of 2.000, 25.0 % less")
+        );
+    }
 }

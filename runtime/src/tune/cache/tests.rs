@@ -14,7 +14,7 @@ fn open(directory: &Path) -> (Cache, Option<String>) {
 }
 
 fn entry(variant: Variant, us: f64) -> Entry {
-    Entry { variant, default_us: 2.0 * us, us }
+    Entry { variant, default_us: 2.0 * us, us, tried: true }
 }
 
 fn found(names: &[&str]) -> BTreeMap<Digest, Entry> {
@@ -144,7 +144,7 @@ fn entries_that_make_no_sense_are_passed_over() {
     let (_dir, path) = written();
     let mut content: Value = serde_json::from_slice(&fs::read(&path).expect("readable")).expect("JSON");
     let key = |name: &str| Digest::of(name).to_string();
-    let good = json!({ "variant": "half-local", "default_us": 2.0, "us": 1.0, "more": [] });
+    let good = json!({ "variant": "half-local", "default_us": 2.0, "us": 1.0, "tried": true, "more": [] });
     let with = |name: &str, value: Value| {
         let mut other = good.clone();
         other[name] = value;
@@ -160,6 +160,7 @@ fn entries_that_make_no_sense_are_passed_over() {
         key("text"): with("us", json!("fast")),
         key("negative"): with("us", json!(-1.0)),
         key("huge"): with("us", json!(1e300)),
+        key("tried"): with("tried", json!(1)),
         key("large"): with("default_us", json!(u64::MAX)),
     });
     // Numbers that no float holds make a file that is not JSON to us, which is damage.
