@@ -208,17 +208,14 @@ impl Tuner {
             times = before;
         }
 
-        // All that is better alone is measured together, and afresh: of six times that are the same but for chance the least looks good.
         let mut candidates = known.clone();
         best.iter().for_each(|(unit, (variant, _))| candidates.choose(*unit, *variant));
         let mut tuned: BTreeMap<Digest, Time> = BTreeMap::new();
         if !best.is_empty() {
             self.say(&format!("tuning {what}: {} of {} units chosen, against the default", best.len(), launches.len()));
             let graph = self.schedule(compiled, &candidates);
-            let outcome = stage.prepare(&graph, &base).and_then(|s| Ok((stage.compare(&base, &s)?, s)));
-            if let Some(([before, after], chosen)) = self.unless_it_failed(outcome, what, "chosen") {
+            if let Some([before, after]) = self.confirm(&mut stage, &base, &graph, what) {
                 (times, tuned) = (before, after);
-                self.kept.push(chosen);
             }
         }
         self.kept.push(base);
@@ -231,6 +228,23 @@ impl Tuner {
             Some((*unit, Entry { variant, default_us, us, tried }))
         };
         Ok(new.iter().filter_map(entry).collect())
+    }
+
+    /// Measures all that is better alone together, and afresh: of six times that are the same but for chance the least looks good. The times of all
+    /// units under the default and as chosen; `None` if nothing is gained on the whole, since a unit may leave work to another one (a copy that they
+    /// share).
+    fn confirm(
+        &mut self,
+        stage: &mut Stage<'_>,
+        base: &Scheduled,
+        chosen: &KernelGraph,
+        what: &str,
+    ) -> Option<[BTreeMap<Digest, Time>; 2]> {
+        let outcome = stage.prepare(chosen, base).and_then(|s| Ok((stage.compare(base, &s)?, s)));
+        let (times, scheduled) = self.unless_it_failed(outcome, what, "chosen")?;
+        self.kept.push(scheduled);
+        let [before, after] = times.each_ref().map(|t| t.values().map(|time| time.least).sum::<f64>());
+        (after < before).then_some(times)
     }
 
     /// A schedule with the variant for those units for which it gives kernels that were not tried yet, and these units; `None` if there are none.
