@@ -11,7 +11,7 @@ use super::expand::View;
 use super::rows::Member;
 use super::{Facts, Planner, along, columns, panel};
 use crate::ir::index::Sizes;
-use crate::ir::{BinaryOp, Bounds, Clause, Definition, Expr, Index, Keep, Node, Pred, TensorId, VarId};
+use crate::ir::{Bounds, Clause, Definition, Expr, Index, Keep, Node, Pred, TensorId, VarId};
 use crate::loops::Kernel;
 use std::collections::HashMap;
 
@@ -569,38 +569,4 @@ fn emit(
         }
     });
     s.finish()
-}
-
-impl Scope<'_> {
-    /// The work item.
-    pub fn item(&mut self) -> crate::loops::ValueId {
-        self.op(crate::loops::Op::Item, super::emit::I32)
-    }
-    /// Remainder and quotient by a known size.
-    pub fn split_item(
-        &mut self,
-        rest: crate::loops::ValueId,
-        size: usize,
-    ) -> (crate::loops::ValueId, crate::loops::ValueId) {
-        if size == 1 {
-            return (self.int(0), rest);
-        }
-        let n = self.int(size as i64);
-        let part = self.op(crate::loops::Op::Rem(rest, n), super::emit::I32);
-        let left = self.int_op(BinaryOp::Div, rest, n);
-        (part, left)
-    }
-    /// Where a tile of `span` starts, the last one shifted back into `0..size`.
-    pub fn tile_start(&mut self, tile: crate::loops::ValueId, span: usize, size: usize) -> crate::loops::ValueId {
-        if span == size {
-            return self.int(0);
-        }
-        let n = self.int(span as i64);
-        let start = self.int_op(BinaryOp::Mul, tile, n);
-        if size.is_multiple_of(span) {
-            return start;
-        }
-        let last = self.int((size - span) as i64);
-        self.int_op(BinaryOp::Min, start, last)
-    }
 }

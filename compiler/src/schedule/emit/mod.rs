@@ -380,6 +380,34 @@ impl<'a> Scope<'a> {
         }
     }
 
+    /// The work item.
+    pub fn item(&mut self) -> ValueId {
+        self.op(Op::Item, I32)
+    }
+    /// Remainder and quotient by a known size.
+    pub fn split_item(&mut self, rest: ValueId, size: usize) -> (ValueId, ValueId) {
+        if size == 1 {
+            return (self.int(0), rest);
+        }
+        let n = self.int(size as i64);
+        let part = self.op(Op::Rem(rest, n), I32);
+        let left = self.int_op(BinaryOp::Div, rest, n);
+        (part, left)
+    }
+    /// Where a tile of `span` starts, the last one shifted back into `0..size`.
+    pub fn tile_start(&mut self, tile: ValueId, span: usize, size: usize) -> ValueId {
+        if span == size {
+            return self.int(0);
+        }
+        let n = self.int(span as i64);
+        let start = self.int_op(BinaryOp::Mul, tile, n);
+        if size.is_multiple_of(span) {
+            return start;
+        }
+        let last = self.int((size - span) as i64);
+        self.int_op(BinaryOp::Min, start, last)
+    }
+
     /// The value with as many lanes as the kernel's vectors.
     pub fn widen(&mut self, value: ValueId) -> ValueId {
         let ty = self.ty(value);
