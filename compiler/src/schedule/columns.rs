@@ -21,8 +21,6 @@ const TAPS: usize = 16;
 const WRITTEN_OUT: usize = 40;
 /// Points at a time at most.
 const STEPS: usize = 8;
-/// Where a work item has less private memory than this, it is not in a fast cache.
-const LEAST: usize = 32 << 10;
 /// The fewest points for which this pays, and how many times more than such memory holds is read.
 const POINTS: usize = 64;
 const FAR: usize = 10;
@@ -107,7 +105,7 @@ fn recognise(view: &View<'_>, facts: &Facts, clause: &Clause, body: &Expr, lane:
     let bytes = all * size * 4;
     // Every point has a row of its own, at least in one of what is read.
     let own = reads.iter().any(|l| l.uses(lane) && sum.vars.iter().all(|&v| l.uses(v)));
-    if !own || all < POINTS || facts.local_bytes < LEAST || bytes < FAR * facts.local_bytes {
+    if !own || all < POINTS || !facts.has_near_memory() || bytes < FAR * facts.local_bytes {
         return None;
     }
     let mut others: Vec<VarId> = clause.vars.iter().copied().filter(|&v| v != lane).collect();

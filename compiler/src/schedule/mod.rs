@@ -55,6 +55,13 @@ pub struct Facts {
     pub registers: usize,
 }
 
+impl Facts {
+    /// Whether private memory is so large that it is a part of a fast cache, in which local arrays pay.
+    fn has_near_memory(&self) -> bool {
+        self.local_bytes >= 32 << 10
+    }
+}
+
 /// A program as kernels and launches.
 #[derive(Clone, Debug)]
 pub struct KernelGraph {

@@ -20,8 +20,6 @@ use crate::ir::{Clause, Expr, Monoid, Node, Pred, Reduction, TensorId, VarId};
 use crate::loops::Kernel;
 use kernel::Emitter;
 
-/// Where a work item has less private memory than this, it is not in a fast cache.
-const LEAST: usize = 32 << 10;
 /// Register tiles that a panel serves at least.
 const TILES: usize = 4;
 /// Bytes of the unrolled factor that an item goes through, so that all panels find them in a cache near the core.
@@ -80,7 +78,7 @@ pub fn schedule(
     body: &Expr,
     lane: VarId,
 ) -> Option<(Kernel, Vec<TensorId>)> {
-    if facts.local_bytes < LEAST {
+    if !facts.has_near_memory() {
         return None;
     }
     let (group, size) = tile::lane_group(view, facts, clause, lane);
