@@ -4,6 +4,7 @@
 //! {
 //!   "format": "foveate tuning", "version": 1,
 //!   "device": { "name": "cpu", "model": "...", "facts": { "lanes": 16, ... } },
+//!   "programs": ["<digest>"],
 //!   "units": { "<digest>": { "variant": "half-lanes", "default_us": 120.5, "us": 96.1, "tried": true } }
 //! }
 //! ```
@@ -19,7 +20,7 @@ use foveate_compiler::schedule::Facts;
 use foveate_compiler::schedule::variants::Variant;
 use serde::Serialize;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
@@ -48,12 +49,21 @@ pub struct Entry {
     pub tried: bool,
 }
 
+/// What was found out about programs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// Their units.
+    pub units: BTreeMap<Digest, Entry>,
+    /// The programs themselves: nothing is left to try in them, whatever their units would take if they were measured again.
+    pub programs: BTreeSet<Digest>,
+}
+
 /// What is known about the units of a device.
 pub struct Cache {
     /// Where it is kept, if anywhere.
     path: Option<PathBuf>,
     device: Value,
-    entries: BTreeMap<Digest, Entry>,
+    known: Found,
 }
 
 /// The directory for what is kept between runs: `$FOVEATE_CACHE`, or `foveate` in `$XDG_CACHE_HOME` or in `~/.cache`.
@@ -70,10 +80,10 @@ impl Cache {
     pub fn open(directory: Option<&Path>, device: &Device, facts: &Facts) -> (Cache, Option<String>) {
         let (name, device) = (device.name(), describe(device, facts));
         let file = |d: &Path| d.join(format!("tuning-{name}-{:016x}.json", hash_bytes(device.to_string().as_bytes())));
-        let mut cache = Cache { path: directory.map(file), device, entries: BTreeMap::new() };
+        let mut cache = Cache { path: directory.map(file), device, known: Found::default() };
         let warning = match cache.read() {
-            Ok(entries) => {
-                cache.entries = entries;
+            Ok(known) => {
+                cache.known = known;
                 None
             }
             Err(e) => Some(format!("{e}; tuning goes on without what was known, and replaces the file")),
@@ -88,30 +98,40 @@ impl Cache {
 
     /// What is known about a unit.
     pub fn get(&self, unit: Digest) -> Option<&Entry> {
-        self.entries.get(&unit)
+        self.known.units.get(&unit)
+    }
+
+    /// Whether a program was tuned as a whole.
+    pub fn has_program(&self, program: Digest) -> bool {
+        self.known.programs.contains(&program)
     }
 
     /// Keeps what was found out, together with what others have put there meanwhile; says what went wrong. Two that write at the very same
     /// moment may lose what one of them found, which is measured again when it is wanted.
-    pub fn add(&mut self, found: BTreeMap<Digest, Entry>) -> Option<String> {
+    pub fn add(&mut self, found: Found) -> Option<String> {
         // What is damaged was told when it was opened, or is replaced without a word.
         let mut all = self.read().unwrap_or_default();
-        all.extend(std::mem::take(&mut self.entries));
-        all.extend(found);
-        self.entries = all;
+        for more in [std::mem::take(&mut self.known), found] {
+            all.units.extend(more.units);
+            all.programs.extend(more.programs);
+        }
+        self.known = all;
         let path = self.path.as_ref()?;
-        let units: BTreeMap<String, &Entry> = self.entries.iter().map(|(unit, e)| (unit.to_string(), e)).collect();
-        let content = json!({ "format": FORMAT, "version": VERSION, "device": self.device, "units": units });
+        let units: BTreeMap<String, &Entry> = self.known.units.iter().map(|(unit, e)| (unit.to_string(), e)).collect();
+        let programs: Vec<String> = self.known.programs.iter().map(Digest::to_string).collect();
+        let device = &self.device;
+        let content =
+            json!({ "format": FORMAT, "version": VERSION, "device": device, "programs": programs, "units": units });
         let written = atomic::write_file(path, format!("{content:#}\n").as_bytes());
         written.err().map(|e| format!("what was tuned is not kept: {e}; set {DIRECTORY} to a directory for it"))
     }
 
-    /// The entries of the file; none if there is no file.
-    fn read(&self) -> Result<BTreeMap<Digest, Entry>, Error> {
-        let Some(path) = &self.path else { return Ok(BTreeMap::new()) };
+    /// What the file says; nothing if there is no file.
+    fn read(&self) -> Result<Found, Error> {
+        let Some(path) = &self.path else { return Ok(Found::default()) };
         let file = match File::open(path) {
             Ok(file) => file,
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Found::default()),
             Err(e) => return Err(Error::io("read", path)(e)),
         };
         let mut text = Vec::new();
@@ -122,8 +142,8 @@ impl Cache {
         self.parse(&text).map_err(|message| Error::file(path, message))
     }
 
-    /// The entries of a file's text. What an entry of another release may have (other variants, other keys) is passed over.
-    fn parse(&self, text: &[u8]) -> Result<BTreeMap<Digest, Entry>, String> {
+    /// What a file's text says. What an entry of another release may have (other variants, other keys) is passed over.
+    fn parse(&self, text: &[u8]) -> Result<Found, String> {
         let content: Value = serde_json::from_slice(text).map_err(|e| format!("not valid JSON: {e}"))?;
         let expect = |key: &str, expected: &Value| match content.get(key) {
             Some(found) if found == expected => Ok(()),
@@ -134,7 +154,10 @@ impl Cache {
         expect("version", &json!(VERSION))?;
         expect("device", &self.device)?;
         let units = content.get("units").and_then(Value::as_object).ok_or("expected an object of units")?;
-        Ok(units.iter().filter_map(|(unit, e)| Some((unit.parse().ok()?, entry(e)?))).collect())
+        let units = units.iter().filter_map(|(unit, e)| Some((unit.parse().ok()?, entry(e)?))).collect();
+        let programs = content.get("programs").and_then(Value::as_array).ok_or("expected a list of programs")?;
+        let programs = programs.iter().filter_map(|program| program.as_str()?.parse().ok()).collect();
+        Ok(Found { units, programs })
     }
 }
 

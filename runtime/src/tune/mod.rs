@@ -9,7 +9,7 @@
 mod cache;
 mod measure;
 
-pub use cache::{Cache, DIRECTORY, Entry, directory};
+pub use cache::{Cache, DIRECTORY, Entry, Found, directory};
 
 use crate::device::Device;
 use crate::driver::Compiled;
@@ -129,11 +129,16 @@ impl Tuner {
                 known.choose(*unit, entry.variant);
             }
         }
-        let new = self.new_units(&launches);
-        if !new.is_empty() {
-            let found = self.search(compiled, what, &known, &launches, &new)?;
-            self.report.measured += found.values().filter(|e| e.tried).count();
-            let warning = self.cache.add(found);
+        let program = Digest::of(&launches);
+        // Times stir, and with them what is short: a program that was tuned is left as it was found, or its run would never be the same again.
+        if !self.cache.has_program(program) || launches.keys().any(|unit| self.cache.get(*unit).is_none()) {
+            let new = self.new_units(&launches);
+            let units = match new.is_empty() {
+                true => BTreeMap::new(),
+                false => self.search(compiled, what, &known, &launches, &new)?,
+            };
+            self.report.measured += units.values().filter(|e| e.tried).count();
+            let warning = self.cache.add(Found { units, programs: [program].into() });
             warning.into_iter().for_each(|w| self.warn(w));
         }
         for (unit, kernels) in &launches {
@@ -155,9 +160,8 @@ impl Tuner {
         let time =
             |(unit, kernels): (&Digest, &Vec<Digest>)| Some((*unit, self.cache.get(*unit)?.us * kernels.len() as f64));
         match launches.iter().map(time).collect::<Option<Vec<_>>>() {
-            // What was hardly short enough when it was measured is not tried now for being hardly too long.
             Some(times) => {
-                let short = short(times, 2.0 * SHORT);
+                let short = short(times, SHORT);
                 untried.filter(|u| !short.contains(u)).collect()
             }
             None => untried.collect(),

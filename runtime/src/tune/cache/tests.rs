@@ -17,8 +17,14 @@ fn entry(variant: Variant, us: f64) -> Entry {
     Entry { variant, default_us: 2.0 * us, us, tried: true }
 }
 
-fn found(names: &[&str]) -> BTreeMap<Digest, Entry> {
-    names.iter().map(|name| (Digest::of(*name), entry(Variant::HalfLanes, name.len() as f64))).collect()
+fn program(name: &str) -> Digest {
+    Digest::of(&("program", name))
+}
+
+/// For each name a unit, and a program.
+fn found(names: &[&str]) -> Found {
+    let unit = |name: &&str| (Digest::of(*name), entry(Variant::HalfLanes, name.len() as f64));
+    Found { units: names.iter().map(unit).collect(), programs: names.iter().map(|name| program(name)).collect() }
 }
 
 /// A directory with a file of one entry, and the file.
@@ -34,7 +40,9 @@ fn written() -> (tempfile::TempDir, PathBuf) {
 fn knows(path: &Path, name: &str) -> bool {
     let (cache, warning) = open(path.parent().expect("a directory"));
     assert_eq!(warning, None);
-    cache.get(Digest::of(name)).is_some()
+    let known = cache.get(Digest::of(name)).is_some();
+    assert_eq!(cache.has_program(program(name)), known);
+    known
 }
 
 #[test]
@@ -102,6 +110,7 @@ fn what_is_no_cache_is_replaced() {
     is_replaced(&with("device", json!({ "name": "cpu" })), "as `device`, found");
     is_replaced(&with("units", json!([1, 2])), "expected an object of units");
     is_replaced(&with("units", json!(7)), "expected an object of units");
+    is_replaced(&with("programs", json!({})), "expected a list of programs");
     is_replaced(b"{}", "as `format`, found nothing");
     is_replaced(b"[]", "as `format`, found nothing");
     is_replaced(b"", "not valid JSON");
@@ -150,6 +159,7 @@ fn entries_that_make_no_sense_are_passed_over() {
         other[name] = value;
         other
     };
+    content["programs"] = json!(["no digest", 7, program("good").to_string()]);
     content["units"] = json!({
         key("good"): good,
         "no digest": good,
@@ -168,7 +178,8 @@ fn entries_that_make_no_sense_are_passed_over() {
     fs::write(&path, &text).expect("writable");
     let (mut cache, warning) = open(path.parent().expect("a directory"));
     assert_eq!(warning, None);
-    assert_eq!(cache.entries.keys().copied().collect::<Vec<_>>(), [Digest::of("good")]);
+    assert_eq!(cache.known.units.keys().copied().collect::<Vec<_>>(), [Digest::of("good")]);
+    assert_eq!(cache.known.programs, [program("good")].into());
     assert_eq!(cache.add(found(&["b"])), None);
     assert!(knows(&path, "good") && knows(&path, "b") && !knows(&path, "huge"));
     is_replaced(text.replace("1e+300", "1e+999").as_bytes(), "not valid JSON");
