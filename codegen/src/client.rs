@@ -90,7 +90,7 @@ impl ClientDevice {
         let cubes = if needed <= CUBES { (needed, 1) } else { (CUBES, needed.div_ceil(CUBES)) };
         let guarded = cubes.0 as u64 * cubes.1 as u64 * UNITS as u64 != kernel.items as u64;
         let compiled = ClientKernel {
-            kernel: LoopKernel::portable(key, UNITS, guarded),
+            kernel: LoopKernel::new(key, UNITS, guarded),
             cubes,
             buffers: kernel.buffers.iter().map(|b| (b.len, b.written)).collect(),
             checked: AtomicBool::new(false),

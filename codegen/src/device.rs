@@ -193,7 +193,7 @@ impl Device {
         self.facts.clone()
     }
 
-    /// A buffer of undefined contents; `bytes` is rounded up to a multiple of 4.
+    /// A buffer of undefined contents, or of zeros where [`Device::allocates_zeros`]; `bytes` is rounded up to a multiple of 4.
     pub fn allocate(&self, bytes: usize) -> BufferHandle {
         let bytes = bytes.next_multiple_of(4).max(4);
         let memory = match &self.runtime {
@@ -203,6 +203,11 @@ impl Device {
             Runtime::Client(device) => Memory::Client(device.allocate(bytes)),
         };
         BufferHandle { memory, offset: 0, bytes }
+    }
+
+    /// Whether the contents of a new buffer are zeros.
+    pub fn allocates_zeros(&self) -> bool {
+        self.backend == Backend::Cpu
     }
 
     /// Overwrites a buffer with as many bytes as it has.

@@ -335,7 +335,7 @@ impl<'a> Emitter<'a> {
         }
     }
 
-    fn compare(&self, binary: BinaryOp, elem: Elem, a: Value, b: Value) -> Value {
+    pub fn compare(&self, binary: BinaryOp, elem: Elem, a: Value, b: Value) -> Value {
         use BinaryOp::*;
         match (binary, elem) {
             (Eq, Elem::Bool) => op!(self, cmp::BoolEqualOp, a, b),

@@ -4,10 +4,11 @@
 //! vector access, and splits work items evenly beforehand. Here kernels are compiled on several threads in the background, vectors
 //! are loaded from any element, and threads take the next chunk of items when they are done with one.
 
-use crate::kernel::{KernelKey, LoopKernel};
+use crate::kernel::{HostKernels, KernelKey};
 use crate::pool::Pool;
 use cubecl::{CompilationError, Compiler, define_kernel};
 use cubecl_llvm::{LlvmTarget, PlironCompiler, PlironData, PlironEngine, PlironOptions};
+use foveate_compiler::loops::Kernel;
 use foveate_compiler::loops::digest::Digest;
 use foveate_compiler::schedule::Facts;
 use memmap2::MmapMut;
@@ -65,24 +66,54 @@ impl HostMemory {
 
 /// A kernel's machine code, now or later.
 pub struct HostKernel {
+    pack: Arc<Pack>,
+    /// Its number in the pack.
+    number: u32,
+    /// Where its buffers begin among the pack's.
+    first: usize,
+}
+
+/// Kernels that are compiled as one. LLVM keeps its description of the processor for everything that it has compiled, 0.8 MB: as much
+/// as the smaller tensors of a model.
+struct Pack {
     state: Mutex<State>,
     done: Condvar,
 }
 
 enum State {
-    /// The kernel, which is not kept when it is compiled: those of a large model take as much memory as its smaller tensors.
-    Waiting(LoopKernel),
+    /// The kernels, which are not kept when they are compiled: those of a large model take as much memory as its smaller tensors.
+    Waiting(HostKernels),
     Compiling,
-    Done(Result<PlironEngine, String>),
+    Done(Result<Code, String>),
+}
+
+/// What was compiled.
+#[derive(Clone)]
+struct Code {
+    engine: PlironEngine,
+    /// How many buffers its kernels have.
+    buffers: usize,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl HostKernel {
+impl Pack {
+    /// Of no kernels yet.
+    fn new() -> Pack {
+        Pack { state: Mutex::new(State::Waiting(HostKernels::default())), done: Condvar::new() }
+    }
+
+    /// Adds a kernel, if they are not being compiled.
+    fn add(&self, key: KernelKey) {
+        if let State::Waiting(kernels) = &mut *lock(&self.state) {
+            kernels.0.push(key);
+        }
+    }
+
     /// The machine code; compiles it if nobody has begun to.
-    fn engine(&self) -> Result<PlironEngine, String> {
+    fn code(&self) -> Result<Code, String> {
         let mut state = lock(&self.state);
         loop {
             match std::mem::replace(&mut *state, State::Compiling) {
@@ -91,10 +122,10 @@ impl HostKernel {
                     return result;
                 }
                 State::Compiling => state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner),
-                State::Waiting(kernel) => {
+                State::Waiting(kernels) => {
                     drop(state);
-                    let result = compile(&kernel);
-                    drop(kernel);
+                    let buffers = kernels.0.iter().map(|key| key.kernel().buffers.len()).sum();
+                    let result = compile(kernels).map(|engine| Code { engine, buffers });
                     state = lock(&self.state);
                     *state = State::Done(result);
                     self.done.notify_all();
@@ -104,11 +135,11 @@ impl HostKernel {
     }
 }
 
-fn compile(kernel: &LoopKernel) -> Result<PlironEngine, String> {
+fn compile(kernels: HostKernels) -> Result<PlironEngine, String> {
     let compile = || -> Result<PlironEngine, CompilationError> {
         // Vectors begin at any element.
         let options = PlironOptions { cpu_buffer_alignment: Some(4), ..PlironOptions::default() };
-        let definition = define_kernel(kernel)?;
+        let definition = define_kernel(&kernels)?;
         Ok(PlironCompiler { target: LlvmTarget::Cpu }.compile(definition, &options)?.expect_jit())
     };
     match catch_unwind(AssertUnwindSafe(compile)) {
@@ -121,7 +152,7 @@ fn compile(kernel: &LoopKernel) -> Result<PlironEngine, String> {
     }
 }
 
-/// Threads that compile in the background, the kernel that was asked for first first.
+/// Threads that compile in the background, those that were asked for first first.
 ///
 /// They end with the device: what they have begun they finish, what waits is given up. A thread that is still inside LLVM when `main`
 /// returns would go on while LLVM's own statics are taken down.
@@ -140,7 +171,7 @@ struct Queue {
 
 #[derive(Default)]
 struct Waiting {
-    kernels: VecDeque<Arc<HostKernel>>,
+    packs: VecDeque<Arc<Pack>>,
     /// Threads with nothing to do.
     idle: usize,
     end: bool,
@@ -151,11 +182,11 @@ impl Compilers {
         Compilers { most, shared: Arc::default(), threads: Mutex::default() }
     }
 
-    /// Has a kernel compiled; another thread begins if all have something to do and there may be more.
-    fn add(&self, kernel: Arc<HostKernel>) {
+    /// Has kernels compiled; another thread begins if all have something to do and there may be more.
+    fn add(&self, pack: Arc<Pack>) {
         let mut state = lock(&self.shared.state);
-        state.kernels.push_back(kernel);
-        let busy = state.kernels.len() > state.idle;
+        state.packs.push_back(pack);
+        let busy = state.packs.len() > state.idle;
         drop(state);
         self.shared.wake.notify_one();
         let mut threads = lock(&self.threads);
@@ -170,7 +201,7 @@ impl Drop for Compilers {
     fn drop(&mut self) {
         let mut state = lock(&self.shared.state);
         state.end = true;
-        state.kernels.clear();
+        state.packs.clear();
         drop(state);
         self.shared.wake.notify_all();
         for thread in lock(&self.threads).drain(..) {
@@ -184,11 +215,11 @@ impl Queue {
     fn work(&self) {
         let mut state = lock(&self.state);
         while !state.end {
-            if let Some(kernel) = state.kernels.pop_front() {
+            if let Some(pack) = state.packs.pop_front() {
                 drop(state);
-                // Whoever launches it sees the outcome.
-                let _ = kernel.engine();
-                drop(kernel);
+                // Whoever launches them sees the outcome.
+                let _ = pack.code();
+                drop(pack);
                 state = lock(&self.state);
             } else {
                 state.idle += 1;
@@ -225,12 +256,49 @@ fn spare_llvm_work() {
     });
 }
 
+/// The kernels that were asked for.
+#[derive(Default)]
+struct Known {
+    /// By their digests.
+    kernels: HashMap<Digest, Arc<HostKernel>>,
+    /// The last of them, of which more may come before they are compiled.
+    open: Option<Open>,
+}
+
+/// How many kernels are compiled as one.
+const KERNELS: u32 = 8;
+/// How many values they may assign if there are several: what is compiled as one is not compiled on several threads.
+const VALUES: usize = 2000;
+/// How many bytes their arrays may have if there are several: all of them are on the stack.
+const LOCAL_BYTES: usize = 256 << 10;
+
+/// Kernels that will be compiled as one.
+struct Open {
+    pack: Arc<Pack>,
+    kernels: u32,
+    buffers: usize,
+    values: usize,
+    local_bytes: usize,
+}
+
+impl Open {
+    /// Whether a kernel can be added to them.
+    fn takes(&self, kernel: &Kernel) -> bool {
+        self.kernels < KERNELS
+            && self.values + kernel.values.len() <= VALUES
+            && self.local_bytes + local_bytes(kernel) <= LOCAL_BYTES
+    }
+}
+
+fn local_bytes(kernel: &Kernel) -> usize {
+    kernel.locals.iter().map(|l| 4 * l.ty.lanes as usize * l.len as usize).sum()
+}
+
 /// The processor.
 pub struct HostDevice {
     compilers: Compilers,
     pool: Pool,
-    /// By the digest of the kernel.
-    kernels: Mutex<HashMap<Digest, Arc<HostKernel>>>,
+    known: Mutex<Known>,
     /// Held while buffers are used.
     memory: Mutex<()>,
 }
@@ -240,7 +308,7 @@ impl HostDevice {
     pub fn new(threads: usize) -> HostDevice {
         spare_llvm_work();
         let (compilers, pool) = (Compilers::new(threads), Pool::new(threads));
-        HostDevice { compilers, pool, kernels: Mutex::default(), memory: Mutex::new(()) }
+        HostDevice { compilers, pool, known: Mutex::default(), memory: Mutex::new(()) }
     }
 
     /// The processor's name, as Linux tells it; elsewhere its architecture.
@@ -259,34 +327,57 @@ impl HostDevice {
 
     /// Has a kernel compiled in the background; one that is known already is not compiled again.
     pub fn compile(&self, key: KernelKey) -> Arc<HostKernel> {
-        let mut kernels = lock(&self.kernels);
-        let known = kernels.entry(key.digest()).or_insert_with(|| {
-            let waiting = State::Waiting(LoopKernel::host(key));
-            let kernel = Arc::new(HostKernel { state: Mutex::new(waiting), done: Condvar::new() });
-            self.compilers.add(kernel.clone());
-            kernel
-        });
-        known.clone()
+        let mut known = lock(&self.known);
+        if let Some(kernel) = known.kernels.get(&key.digest()) {
+            return kernel.clone();
+        }
+        if !known.open.as_ref().is_some_and(|open| open.takes(key.kernel())) {
+            self.close(&mut known);
+        }
+        let new = || Open { pack: Arc::new(Pack::new()), kernels: 0, buffers: 0, values: 0, local_bytes: 0 };
+        let open = known.open.get_or_insert_with(new);
+        let kernel = Arc::new(HostKernel { pack: open.pack.clone(), number: open.kernels, first: open.buffers });
+        open.kernels += 1;
+        open.buffers += key.kernel().buffers.len();
+        open.values += key.kernel().values.len();
+        open.local_bytes += local_bytes(key.kernel());
+        let digest = key.digest();
+        open.pack.add(key);
+        known.kernels.insert(digest, kernel.clone());
+        kernel
+    }
+
+    /// Has the last kernels compiled, whether more come or not.
+    fn close(&self, known: &mut Known) {
+        if let Some(open) = known.open.take() {
+            self.compilers.add(open.pack);
+        }
     }
 
     /// Lets go of the kernels that nobody can launch any more.
     pub fn forget_unused(&self) {
-        lock(&self.kernels).retain(|_, kernel| Arc::strong_count(kernel) > 1);
+        lock(&self.known).kernels.retain(|_, kernel| Arc::strong_count(kernel) > 1);
     }
 
     /// Runs a kernel. `buffers` are its buffers: the memory and where they begin in it, in bytes; they must be long enough.
     pub fn launch(&self, kernel: &HostKernel, items: u32, buffers: &[(&HostMemory, usize)]) -> Result<(), String> {
-        let engine = kernel.engine()?;
+        self.close(&mut lock(&self.known));
+        let Code { engine, buffers: all } = kernel.pack.code()?;
         let _memory = lock(&self.memory);
         // SAFETY: buffers begin inside their memory.
         let pointers =
             buffers.iter().map(|(m, offset)| unsafe { m.pointer().add(*offset) } as usize).collect::<Vec<_>>();
         let size = items.div_ceil((self.pool.threads() * CHUNKS) as u32).max(1);
         self.pool.run(items.div_ceil(size) as usize, &|chunk| {
-            let mut first = chunk as u32 * size;
+            let first = chunk as u32 * size;
             let count = size.min(items - first);
-            let mut arguments = pointers.iter().map(|p| *p as *mut c_void).collect::<Vec<_>>();
-            arguments.push((&raw mut first).cast());
+            let mut call = [first, kernel.number];
+            let call: *mut c_void = call.as_mut_ptr().cast();
+            // The buffers of the others are not touched, but their places are read.
+            let mut arguments = vec![call; all + 1];
+            for (argument, pointer) in arguments[kernel.first..].iter_mut().zip(&pointers) {
+                *argument = *pointer as *mut c_void;
+            }
             // The metadata holds the buffers' lengths, which loop kernels do not ask for.
             let metadata = vec![0; 2 * arguments.len() + 2];
             engine.run_kernel(&mut PlironData::new(arguments, metadata, [count, 1, 1], Vec::new()));

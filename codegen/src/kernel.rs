@@ -27,6 +27,12 @@ impl KernelKey {
         KernelKey { kernel: Arc::new(kernel), digest }
     }
 
+    /// The kernel.
+    #[cfg(feature = "cpu")]
+    pub fn kernel(&self) -> &Kernel {
+        &self.kernel
+    }
+
     /// The kernel's digest.
     #[cfg(feature = "cpu")]
     pub fn digest(&self) -> Digest {
@@ -54,41 +60,30 @@ impl Debug for KernelKey {
     }
 }
 
-/// What CubeCL compiles and caches.
+/// A kernel for a graphics device.
+#[cfg(feature = "wgpu")]
 #[derive(Clone)]
 pub struct LoopKernel {
     key: KernelKey,
-    target: Target,
     cube_dim: Dim3,
     /// Whether it is launched for more positions than it has work items.
     guarded: bool,
 }
 
+#[cfg(feature = "wgpu")]
 impl LoopKernel {
-    /// A kernel for the processor. A cube is one work item; one more argument, a u32, is the first of the items to run.
-    #[cfg(feature = "cpu")]
-    pub fn host(key: KernelKey) -> LoopKernel {
-        LoopKernel { key, target: Target { host: true }, cube_dim: Dim3::new_1d(1), guarded: false }
-    }
-
-    /// A kernel for any other device, with `units` work items a cube.
-    #[cfg(feature = "wgpu")]
-    pub fn portable(key: KernelKey, units: u32, guarded: bool) -> LoopKernel {
-        LoopKernel { key, target: Target { host: false }, cube_dim: Dim3::new_1d(units), guarded }
-    }
-
-    fn address_type(&self) -> AddressType {
-        if self.target.host { AddressType::U64 } else { AddressType::U32 }
+    /// With `units` work items a cube.
+    pub fn new(key: KernelKey, units: u32, guarded: bool) -> LoopKernel {
+        LoopKernel { key, cube_dim: Dim3::new_1d(units), guarded }
     }
 
     /// The settings it is compiled with.
     pub fn settings(&self) -> KernelSettings {
-        let mut settings = KernelSettings::new(self.cube_dim, ExecutionMode::Unchecked, self.address_type());
-        settings.kernel_name = "foveate_kernel".to_owned();
-        settings
+        settings(self.cube_dim, AddressType::U32)
     }
 }
 
+#[cfg(feature = "wgpu")]
 impl KernelMetadata for LoopKernel {
     fn name(&self) -> &'static str {
         "foveate loop kernel"
@@ -96,21 +91,57 @@ impl KernelMetadata for LoopKernel {
 
     fn id(&self) -> KernelId {
         KernelId::new::<LoopKernel>()
-            .info((self.key.clone(), self.target))
+            .info(self.key.clone())
             .cube_dim(self.cube_dim)
             .mode(ExecutionMode::Unchecked)
-            .address_type(self.address_type())
+            .address_type(AddressType::U32)
     }
 
     fn address_type(&self) -> ElemType {
-        self.address_type().unsigned_type()
+        AddressType::U32.unsigned_type()
     }
 }
 
+#[cfg(feature = "wgpu")]
 impl cubecl::CubeKernel for LoopKernel {
     fn define(&self) -> KernelDefinition {
         let mut builder = KernelBuilder::new(self.settings());
-        walk::kernel(&mut builder, &self.key.kernel, self.target, self.guarded);
+        walk::kernel(&mut builder, &self.key.kernel, Target { host: false }, self.guarded);
         builder.build()
     }
+}
+
+/// Kernels for the processor that are compiled as one. A cube is one work item; [`walk::kernels`] has the arguments.
+#[cfg(feature = "cpu")]
+#[derive(Clone, Default)]
+pub struct HostKernels(pub Vec<KernelKey>);
+
+#[cfg(feature = "cpu")]
+impl KernelMetadata for HostKernels {
+    fn name(&self) -> &'static str {
+        "foveate loop kernels"
+    }
+
+    fn id(&self) -> KernelId {
+        KernelId::new::<HostKernels>().info(self.0.clone()).mode(ExecutionMode::Unchecked)
+    }
+
+    fn address_type(&self) -> ElemType {
+        AddressType::U64.unsigned_type()
+    }
+}
+
+#[cfg(feature = "cpu")]
+impl cubecl::CubeKernel for HostKernels {
+    fn define(&self) -> KernelDefinition {
+        let mut builder = KernelBuilder::new(settings(Dim3::new_1d(1), AddressType::U64));
+        walk::kernels(&mut builder, self.0.iter().map(|key| &*key.kernel), Target { host: true });
+        builder.build()
+    }
+}
+
+fn settings(cube_dim: Dim3, address: AddressType) -> KernelSettings {
+    let mut settings = KernelSettings::new(cube_dim, ExecutionMode::Unchecked, address);
+    settings.kernel_name = "foveate_kernel".to_owned();
+    settings
 }

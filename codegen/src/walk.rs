@@ -3,8 +3,10 @@
 use crate::emit::{Emitter, Target, storage_elem};
 use crate::strides::Strides;
 use cubecl::ir::dialect::branch::{ConditionOp, IfOp, RangeLoopOp, WhileOp};
+#[cfg(feature = "wgpu")]
 use cubecl::ir::dialect::cmp::ULessThanOp;
 use cubecl::ir::dialect::general::{BuiltinAttr, ReadBuiltinOp};
+#[cfg(feature = "cpu")]
 use cubecl::ir::dialect::math::IAddOp;
 use cubecl::ir::pliron::basic_block::BasicBlock;
 use cubecl::ir::pliron::context::Ptr;
@@ -13,45 +15,70 @@ use cubecl::ir::types::ArrayType;
 use cubecl::ir::types::scalar::IndexType;
 use cubecl::ir::{Builtin, OpInserter, Scope};
 use cubecl::prelude::KernelBuilder;
-use foveate_compiler::ir::Elem;
+use foveate_compiler::ir::{BinaryOp, Elem};
 use foveate_compiler::loops::{Block, Kernel, Op, Stmt, Type, ValueId};
 
-/// Writes a whole verified kernel; its buffers become the builder's, in order. On the host one more follows, with the first
-/// work item; positions count from it. If `guarded`, it does nothing at positions
-/// that are not work items.
+/// Writes a whole verified kernel; its buffers become the builder's, in order. If `guarded`, it does nothing at positions that are not work items.
+#[cfg(feature = "wgpu")]
 pub fn kernel(builder: &mut KernelBuilder, kernel: &Kernel, target: Target, guarded: bool) {
-    let mut buffers = Vec::new();
-    for buffer in &kernel.buffers {
-        let ty = storage_elem(buffer.elem).to_type(builder.scope.ctx());
-        buffers.push(builder.buffer(ty));
-    }
-    let first_item = target.host.then(|| {
-        let ty = storage_elem(Elem::U32).to_type(builder.scope.ctx());
-        builder.buffer(ty)
-    });
-    let scope = &builder.scope;
-    let emit = Emitter { scope, target };
-    let regs = kernel.regs.iter().map(|ty| scope.create_local_mut(emit.ty(*ty), None)).collect();
-    let locals = (kernel.locals.iter())
-        .map(|l| scope.create_local_mut(ArrayType::get(scope.ctx(), emit.ty(l.ty), l.len as usize), None))
-        .collect();
-    let mut position = {
-        let ty = IndexType::get(scope.ctx()).into();
-        emit.push(&ReadBuiltinOp::new(scope.ctx_mut(), ty, BuiltinAttr(Builtin::AbsolutePos)))
-    };
-    if let Some(first_item) = first_item {
-        let first = emit.load(emit.element(first_item, emit.index_constant(0)));
-        position = emit.push(&IAddOp::new(scope.ctx_mut(), position, emit.index(first)));
-    }
-    let values = vec![None; kernel.values.len()];
-    let mut walk = Walk { kernel, buffers, regs, locals, position, values, strides: Strides::default() };
+    let buffers = buffers(builder, kernel);
+    let emit = Emitter { scope: &builder.scope, target };
+    let position = absolute_position(emit);
+    let mut walk = Walk::new(emit, kernel, buffers, position);
     if !guarded {
         walk.block(emit, &kernel.body);
     } else {
         let items = emit.index_constant(kernel.items as usize);
-        let inside = emit.push(&ULessThanOp::new(scope.ctx_mut(), position, items));
+        let inside = emit.push(&ULessThanOp::new(emit.scope.ctx_mut(), position, items));
         walk.branch(emit, inside, &kernel.body, &Vec::new());
     }
+}
+
+/// Writes verified kernels of which one is run at a time; their buffers become the builder's, kernel after kernel. One more follows with two u32: the first
+/// work item, from which positions count, and the number of the kernel.
+#[cfg(feature = "cpu")]
+pub fn kernels<'k>(builder: &mut KernelBuilder, kernels: impl IntoIterator<Item = &'k Kernel>, target: Target) {
+    let kernels: Vec<(&Kernel, Vec<Value>)> = kernels.into_iter().map(|k| (k, buffers(builder, k))).collect();
+    let call = {
+        let ty = storage_elem(Elem::U32).to_type(builder.scope.ctx());
+        builder.buffer(ty)
+    };
+    let scope = &builder.scope;
+    let emit = Emitter { scope, target };
+    let of_call = |emit: Emitter<'_>, n| emit.load(emit.element(call, emit.index_constant(n)));
+    let position = |emit: Emitter<'_>| {
+        let first = emit.index(of_call(emit, 0));
+        emit.push(&IAddOp::new(emit.scope.ctx_mut(), absolute_position(emit), first))
+    };
+    if let [(kernel, buffers)] = &kernels[..] {
+        return Walk::new(emit, kernel, buffers.clone(), position(emit)).block(emit, &kernel.body);
+    }
+    let number = of_call(emit, 1);
+    for (n, (kernel, buffers)) in kernels.into_iter().enumerate() {
+        let wanted = emit.constant(n as f64, Elem::U32);
+        let cond = emit.compare(BinaryOp::Eq, Elem::U32, number, wanted);
+        let op = IfOp::new(scope.ctx_mut(), cond);
+        let then = scope.child(OpInserter::new_at_block_end(op.then_block(scope.ctx())));
+        let inside = emit.at(&then);
+        Walk::new(inside, kernel, buffers, position(inside)).block(inside, &kernel.body);
+        then.terminate_yield();
+        scope.child(OpInserter::new_at_block_end(op.else_block(scope.ctx()))).terminate_yield();
+        scope.register(&op);
+    }
+}
+
+/// The buffers of a kernel as the builder's next ones.
+fn buffers(builder: &mut KernelBuilder, kernel: &Kernel) -> Vec<Value> {
+    let buffer = |elem: Elem| {
+        let ty = storage_elem(elem).to_type(builder.scope.ctx());
+        builder.buffer(ty)
+    };
+    kernel.buffers.iter().map(|b| b.elem).map(buffer).collect()
+}
+
+fn absolute_position(emit: Emitter<'_>) -> Value {
+    let ty = IndexType::get(emit.scope.ctx()).into();
+    emit.push(&ReadBuiltinOp::new(emit.scope.ctx_mut(), ty, BuiltinAttr(Builtin::AbsolutePos)))
 }
 
 struct Walk<'a> {
@@ -68,6 +95,17 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
+    /// Declares the kernel's registers and arrays.
+    fn new<'k>(emit: Emitter<'_>, kernel: &'k Kernel, buffers: Vec<Value>, position: Value) -> Walk<'k> {
+        let scope = emit.scope;
+        let regs = kernel.regs.iter().map(|ty| scope.create_local_mut(emit.ty(*ty), None)).collect();
+        let locals = (kernel.locals.iter())
+            .map(|l| scope.create_local_mut(ArrayType::get(scope.ctx(), emit.ty(l.ty), l.len as usize), None))
+            .collect();
+        let values = vec![None; kernel.values.len()];
+        Walk { kernel, buffers, regs, locals, position, values, strides: Strides::default() }
+    }
+
     fn value(&self, id: ValueId) -> Value {
         self.values[id.0 as usize].expect("verified kernels assign values before they use them")
     }

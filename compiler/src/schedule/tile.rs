@@ -300,7 +300,7 @@ fn shape(
     body: &Expr,
 ) -> Tile {
     let Some(lane) = lane else { return Tile { lane: Vec::new(), width: 1, vectors: 1, unrolled: None, beside: None } };
-    let (group, size) = lane_group(view, facts, clause, lane);
+    let (group, size) = cheapest_group(view, facts, clause, lane, loads);
     let width = pow2(size.min(facts.lanes));
     let heavy = loads.iter().map(|l| l.weight).fold(1.0, f64::max) >= 4.0;
     let contraction = heavy && contains_reduce(body);
@@ -380,6 +380,44 @@ pub fn lane_group(view: &View<'_>, facts: &Facts, clause: &Clause, lane: VarId) 
         size *= view.size_of(clause.vars[p]) as usize;
     }
     (group, size)
+}
+
+/// The lane variable with as many of those before it as make what is loaded cheapest: a short vector of neighbours beats a long one that is put together.
+fn cheapest_group(
+    view: &View<'_>,
+    facts: &Facts,
+    clause: &Clause,
+    lane: VarId,
+    loads: &[Load],
+) -> (Vec<VarId>, usize) {
+    let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
+    let (all, _) = lane_group(view, facts, clause, lane);
+    let mut best: Option<(f64, Vec<VarId>, usize)> = None;
+    for n in 1..=all.len() {
+        let group = &all[all.len() - n..];
+        let size = group.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
+        let loaded: f64 = loads.iter().map(|l| (1.0 + group_cost(view, l, group)) * l.weight / heaviest).sum();
+        let cost = loaded / pow2(size.min(facts.lanes)) as f64;
+        if best.as_ref().is_none_or(|(least, ..)| cost <= *least) {
+            best = Some((cost, group.to_vec(), size));
+        }
+    }
+    best.map(|(_, group, size)| (group, size)).expect("there is the lane variable alone")
+}
+
+/// What a read costs with these variables, flattened, along the lanes.
+fn group_cost(view: &View<'_>, load: &Load, group: &[VarId]) -> f64 {
+    let (&lane, outer) = group.split_last().expect("there is a lane variable");
+    let (cost, _) = lane_cost(load, lane);
+    let mut below = view.size_of(lane) as i64;
+    for &v in outer.iter().rev() {
+        let step = if cost == 1.0 { below } else { 0 };
+        if load.under.contains(&v) || load.address.coefficient(v) != step || (step == 0 && load.address.uses(v)) {
+            return cost.max(10.0);
+        }
+        below *= view.size_of(v) as i64;
+    }
+    cost
 }
 
 /// Vectors along the lanes and unrolled steps of a register tile, for so many elements along the lanes and so many steps.

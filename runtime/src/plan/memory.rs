@@ -5,10 +5,15 @@ use crate::device::{Compiled, Device};
 use crate::error::{Error, Result};
 use foveate_compiler::ir::Elem;
 use foveate_compiler::loops::eval::{self, BufferData};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 /// Elements (of 4 bytes) that tensors in an arena are aligned to: 256 bytes, which every device accepts.
 pub const ALIGN: usize = 64;
+
+/// Elements that are converted at a time on their way to and from a device: whole tensors would be in memory three times.
+#[cfg(feature = "kernels")]
+const PIECE: usize = 1 << 18;
 
 /// An arena of a [`Memory`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,9 +67,14 @@ impl Memory {
         let storage = self.storage(len)?;
         self.arenas.push(storage);
         let id = ArenaId(self.arenas.len() - 1);
-        if !matches!(self.device, Device::Interpreter | Device::Loops) {
-            let len = len.max(1).next_multiple_of(ALIGN);
-            self.write(Place { arena: id, offset: 0, len }, &Data::F32(vec![0.0; len]))?;
+        #[cfg(feature = "kernels")]
+        if let (Device::Kernels(d), Storage::Device(b)) = (&self.device, &self.arenas[id.0])
+            && !d.allocates_zeros()
+        {
+            let zeros = vec![0; PIECE.min(len.max(1).next_multiple_of(ALIGN)) * 4];
+            for place in pieces(self.whole(id)) {
+                d.upload(&slice(b, place)?, &zeros[..place.len * 4]).map_err(Error::Device)?;
+            }
         }
         Ok(id)
     }
@@ -119,12 +129,16 @@ impl Memory {
         let range = place.offset..place.offset + place.len;
         match &mut self.arenas[place.arena.0] {
             Storage::Values(v) => v[range].copy_from_slice(&data.to_f64()),
-            Storage::Words(v) => v[range].copy_from_slice(&words(data)),
+            Storage::Words(v) => v[range].copy_from_slice(&words(data, 0..place.len)),
             #[cfg(feature = "kernels")]
             Storage::Device(b) => {
                 let Device::Kernels(d) = &self.device else { unreachable!("only devices have device buffers") };
-                let bytes: Vec<u8> = words(data).iter().flat_map(|w| w.to_le_bytes()).collect();
-                d.upload(&slice(b, place)?, &bytes).map_err(Error::Device)?;
+                for piece in pieces(place) {
+                    let first = piece.offset - place.offset;
+                    let words = words(data, first..first + piece.len);
+                    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+                    d.upload(&slice(b, piece)?, &bytes).map_err(Error::Device)?;
+                }
             }
         }
         Ok(())
@@ -158,8 +172,12 @@ impl Memory {
             #[cfg(feature = "kernels")]
             Storage::Device(b) => {
                 let Device::Kernels(d) = &self.device else { unreachable!("only devices have device buffers") };
-                let bytes = d.download(&slice(b, place)?).map_err(Error::Device)?;
-                Ok(bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect())
+                let mut out = Vec::with_capacity(place.len);
+                for piece in pieces(place) {
+                    let bytes = d.download(&slice(b, piece)?).map_err(Error::Device)?;
+                    out.extend(bytes.chunks_exact(4).map(|c| u32::from_le_bytes([c[0], c[1], c[2], c[3]])));
+                }
+                Ok(out)
             }
         }
     }
@@ -248,11 +266,19 @@ fn slice(buffer: &foveate_codegen::BufferHandle, place: Place) -> Result<foveate
     buffer.slice(place.offset * 4, place.len * 4).map_err(Error::Device)
 }
 
-/// The bits of a device's elements.
-fn words(data: &Data) -> Vec<u32> {
+/// The place in pieces of [`PIECE`] elements.
+#[cfg(feature = "kernels")]
+fn pieces(place: Place) -> impl Iterator<Item = Place> {
+    let end = place.offset + place.len;
+    let piece = move |offset: usize| Place { offset, len: PIECE.min(end - offset), ..place };
+    (place.offset..end).step_by(PIECE).map(piece)
+}
+
+/// The bits of a range of a device's elements.
+fn words(data: &Data, range: Range<usize>) -> Vec<u32> {
     match data {
-        Data::F32(v) => v.iter().map(|x| x.to_bits()).collect(),
-        Data::F64(v) => v.iter().map(|&x| (x as f32).to_bits()).collect(),
-        Data::I64(v) => v.iter().map(|&x| x as u32).collect(),
+        Data::F32(v) => v[range].iter().map(|x| x.to_bits()).collect(),
+        Data::F64(v) => v[range].iter().map(|&x| (x as f32).to_bits()).collect(),
+        Data::I64(v) => v[range].iter().map(|&x| x as u32).collect(),
     }
 }

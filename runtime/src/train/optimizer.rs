@@ -106,6 +106,7 @@ impl Optimizer {
         let compiled = compile(source, memory.device(), choices, &settings.rule, len)?;
         let (vectors, scalars) = inputs(&compiled.program);
 
+        let decay = Data::F32(decay);
         let mut arenas: HashMap<String, ArenaId> = HashMap::new();
         let mut moments = Vec::new();
         for name in vectors {
@@ -114,7 +115,7 @@ impl Optimizer {
                 "g" => grads,
                 "decay" => {
                     let arena = memory.add(len)?;
-                    memory.write(whole(arena), &Data::F32(decay.clone()))?;
+                    memory.write(whole(arena), &decay)?;
                     arena
                 }
                 _ => {
@@ -125,6 +126,7 @@ impl Optimizer {
             };
             arenas.insert(name, arena);
         }
+        drop(decay);
         let mut updated = Vec::new();
         let mut next: HashMap<String, ArenaId> = HashMap::new();
         for result in &compiled.program.entry().results {
