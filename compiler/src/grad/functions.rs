@@ -2,8 +2,8 @@
 
 use super::reverse::Reverse;
 use crate::ir::{
-    Arg, ArgRole, Axis, Call, Clause, Definition, Elem, Expr, FnResult, FuncId, Function, Keep, Node, ResultRole, Stmt,
-    TensorId, VarId,
+    Arg, ArgRole, Axis, BinaryOp, Call, Clause, Definition, Elem, Expr, FnResult, FuncId, Function, Keep, Monoid, Node,
+    ResultRole, Stmt, TensorId, VarId,
 };
 use std::collections::HashMap;
 
@@ -191,8 +191,12 @@ fn name_of(f: &Function, t: TensorId) -> String {
     format!("{}.{}", f.tensor(t).name, t.0)
 }
 
-/// What the backward reads of the forward and is kept: results of calls, of labelling, of reductions no larger than the largest argument or result, and what the author wants saved.
-/// Without `save`, what the author wants saved alone.
+/// Points of a sum with a parameter that take longer to compute again than its result takes to be read, by far: a value of 4 bytes for twice as many operations.
+const LONG: usize = 32;
+
+/// What the backward reads of the forward and is kept: results of calls, of labelling, of reductions no larger than the largest argument or result, of
+/// long sums with a parameter (their results grow no faster than what they are made of, as a product of two computed tensors may), and what the author
+/// wants saved. Without `save`, what the author wants saved alone.
 fn saved(
     axes: &[Axis],
     f: &Function,
@@ -210,11 +214,12 @@ fn saved(
             Keep::Recompute => false,
             Keep::Auto => {
                 let costly = d.clauses.len() > 1 || matches!(&*d.clauses[0].body.node, Node::Reduce(_));
-                save && costly && size(d.tensor) <= largest
+                save && costly && (size(d.tensor) <= largest || is_long_sum_with_parameter(axes, f, d))
             }
         },
         Stmt::Call(_) | Stmt::Components(_) => save,
     };
+    let kept = |t: &TensorId| forward.iter().any(|stmt| stmt.defines().contains(t) && keep(stmt));
     let mut out = Vec::new();
     let mut wanted: Vec<TensorId> = backward.iter().flat_map(Stmt::reads).chain(gradients.iter().copied()).collect();
     for stmt in forward.iter().rev() {
@@ -222,7 +227,9 @@ fn saved(
         if defined.is_empty() {
             continue;
         }
-        if keep(stmt) {
+        // What is made of a kept sum alone is kept in its place: nothing is left to compute again.
+        let instead = |t: TensorId| kept(&t) && !wanted.contains(&t);
+        if keep(stmt) || matches!(stmt, Stmt::Define(d) if save && completes(f, d).is_some_and(instead)) {
             out.extend(defined);
         } else {
             wanted.extend(stmt.reads());
@@ -230,6 +237,44 @@ fn saved(
     }
     out.reverse();
     out
+}
+
+/// The one computed tensor of the same dimensions that a definition reads at each of its points, there alone, if nothing is summed.
+fn completes(f: &Function, d: &Definition) -> Option<TensorId> {
+    let [Clause { at, body, .. }] = &d.clauses[..] else { return None };
+    let mut found = Vec::new();
+    fn walk(e: &Expr, visit: &mut impl FnMut(&Expr)) {
+        visit(e);
+        e.for_each_child(&mut |c| walk(c, visit));
+    }
+    let mut sums = d.keep != Keep::Auto;
+    walk(body, &mut |e| match &*e.node {
+        Node::Read { tensor, at: place, .. } if f.tensor(*tensor).dims == f.tensor(d.tensor).dims => {
+            if !f.args.iter().any(|a| a.tensor == *tensor) {
+                sums |= place[..] != at[..];
+                found.push(*tensor);
+            }
+        }
+        Node::Reduce(_) => sums = true,
+        _ => {}
+    });
+    found.dedup();
+    (!sums && found.len() == 1).then(|| found[0])
+}
+
+fn is_long_sum_with_parameter(axes: &[Axis], f: &Function, d: &Definition) -> bool {
+    let is_param = |t: &TensorId| f.args.iter().any(|a| a.tensor == *t && matches!(a.role, ArgRole::Param(_)));
+    fn reads_as_factor(e: &Expr, is_param: &impl Fn(&TensorId) -> bool) -> bool {
+        match &*e.node {
+            Node::Read { tensor, .. } => is_param(tensor),
+            Node::Binary(BinaryOp::Mul, a, b) => reads_as_factor(a, is_param) || reads_as_factor(b, is_param),
+            _ => false,
+        }
+    }
+    let [Clause { body, .. }] = &d.clauses[..] else { return false };
+    let Node::Reduce(r) = &*body.node else { return false };
+    let points = r.vars.iter().map(|&v| axes[f.var(v).axis.index()].size).product::<usize>();
+    r.op == Monoid::Sum && points >= LONG && reads_as_factor(&r.body, &is_param)
 }
 
 /// The forward's statements that the backward has to run again.

@@ -1,9 +1,11 @@
 //! Which stored definitions share a kernel.
 //!
-//! Two kinds of group pay: readers of the same pair tensors at the same rows (they share its recomputation), and light definitions
-//! over the same rows, each reading the ones before it (they share the pass over memory). Everything else is a kernel of its own.
+//! Three kinds of group pay: readers of the same pair tensors at the same rows (they share its recomputation), light definitions
+//! over the same rows, each reading the ones before it, and definitions of elements side by side (both share the pass over memory).
+//! Everything else is a kernel of its own.
 
 use super::expand::View;
+use super::passes::{self, Element, Pass};
 use super::rows::Member;
 use super::storage::is_plain;
 use super::{Facts, keyed};
@@ -17,6 +19,8 @@ pub enum Unit {
     Rows(Vec<Member>),
     /// One definition (of that statement) that is nothing but a pass over the rows of what it reads.
     Row(Member, usize),
+    /// The statements of these numbers, which define elements side by side.
+    Pass(Vec<usize>),
     /// The statement of that number.
     Single(usize),
 }
@@ -39,6 +43,7 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
     let mut units: Vec<Vec<usize>> = Vec::new();
     let mut unit_of: Vec<Option<usize>> = vec![None; body.len()];
     let mut groups: Vec<Candidate> = Vec::new();
+    let mut passes: Vec<Pass> = Vec::new();
     let needs = direct_needs(view, &body);
     for (n, stmt) in body.iter().enumerate() {
         if stmt.defines().iter().all(|&t| view.is_virtual(t)) {
@@ -47,7 +52,8 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
         let joined = match stmt {
             Stmt::Define(d) if is_plain(d) => {
                 let order = Order { units: &units, unit_of: &unit_of, needs: &needs };
-                try_join(view, facts, d, n, &mut groups, &order)
+                let joined = try_join(view, facts, d, n, &mut groups, &order);
+                joined.or_else(|| join_pass(&passes::element(view, d)?, n, &mut passes, &order))
             }
             _ => None,
         };
@@ -60,9 +66,12 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
         if joined.is_none()
             && let Stmt::Define(d) = stmt
             && is_plain(d)
-            && let Some(c) = candidate(view, facts, d, n, unit)
         {
-            groups.push(c);
+            if let Some(c) = candidate(view, facts, d, n, unit) {
+                groups.push(c);
+            } else if let Some(element) = passes::element(view, d) {
+                passes.push(Pass::new(element, n, unit));
+            }
         }
     }
     order(units, &unit_of, &needs)
@@ -70,7 +79,8 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
         .map(|statements| match groups.iter().find(|g| g.statements == statements) {
             Some(g) if g.pairs || g.members.len() > 1 => Unit::Rows(g.members.clone()),
             Some(g) => Unit::Row(g.members[0].clone(), statements[0]),
-            _ => Unit::Single(statements[0]),
+            None if statements.len() > 1 => Unit::Pass(statements),
+            None => Unit::Single(statements[0]),
         })
         .collect()
 }
@@ -265,7 +275,7 @@ fn try_join(
         None => None,
     };
     for g in groups.iter_mut().rev() {
-        if !independent(g, n, order) || order.needs[n].iter().any(|m| g.sums.contains(m)) {
+        if !independent(g.unit, &g.statements, n, order) || order.needs[n].iter().any(|m| g.sums.contains(m)) {
             continue;
         }
         let Some(rows) = common_rows(g, clause, &reads, own.as_deref()) else { continue };
@@ -291,14 +301,22 @@ fn try_join(
     None
 }
 
-/// Whether nothing outside the group stands between it and the newcomer.
-fn independent(g: &Candidate, n: usize, order: &Order<'_>) -> bool {
+/// The last pass that takes a definition of elements, and takes it.
+fn join_pass(element: &Element, n: usize, passes: &mut [Pass], order: &Order<'_>) -> Option<usize> {
+    let fits = |p: &&mut Pass| p.takes(element) && independent(p.unit, &p.statements, n, order);
+    let pass = passes.iter_mut().rev().find(fits)?;
+    pass.add(element, n);
+    Some(pass.unit)
+}
+
+/// Whether nothing outside a unit with these statements stands between it and the newcomer.
+fn independent(unit: usize, statements: &[usize], n: usize, order: &Order<'_>) -> bool {
     let &Order { units, unit_of, needs } = order;
-    let mut stack: Vec<usize> = needs[n].iter().copied().filter(|m| !g.statements.contains(m)).collect();
+    let mut stack: Vec<usize> = needs[n].iter().copied().filter(|m| !statements.contains(m)).collect();
     let mut seen = vec![false; needs.len()];
     stack.iter().for_each(|&m| seen[m] = true);
     while let Some(m) = stack.pop() {
-        if unit_of[m] == Some(g.unit) {
+        if unit_of[m] == Some(unit) {
             return false;
         }
         // Members of another unit run together: what any of them needs, all wait for.

@@ -14,7 +14,9 @@ mod groups;
 pub mod host;
 mod keyed;
 mod lanes;
+mod loads;
 mod panel;
+mod passes;
 mod rows;
 mod share;
 mod split;
@@ -266,6 +268,14 @@ impl Planner<'_> {
                     // With a row in every lane a register tile is better.
                     None => self.tiles(function, n),
                 }
+            }
+            groups::Unit::Pass(numbers) => {
+                let defined: Vec<&Definition> = (numbers.iter())
+                    .filter_map(|&n| if let Stmt::Define(d) = &function.body[n] { Some(d) } else { None })
+                    .collect();
+                let names: Vec<String> = defined.iter().map(|d| self.view.name(d.tensor)).collect();
+                let members = passes::members(&mut self.view, &defined);
+                tile::schedule_together(self, &members, &names.join(", "));
             }
             groups::Unit::Single(n) => match function.body[n].clone() {
                 Stmt::Define(_) => self.tiles(function, n),

@@ -8,11 +8,15 @@
 use super::cost::{expr_cost, value_cost};
 use super::emit::Scope;
 use super::expand::View;
-use super::rows::Member;
+use super::loads::{
+    Load, Work, address, cheapest_group, choose_lane, copied_cost, lane_cost, loads, pow2, taken_apart,
+};
+use super::passes::Member;
+use super::rows;
 use super::{Facts, Planner, along, columns, panel};
 use crate::ir::index::Sizes;
-use crate::ir::{Bounds, Clause, Definition, Expr, Index, Keep, Node, Pred, TensorId, VarId};
-use crate::loops::Kernel;
+use crate::ir::{Clause, Definition, Expr, Index, Keep, Node, TensorId, VarId};
+use crate::loops::{Kernel, ValueId};
 use std::collections::HashMap;
 
 /// The cost of a result, conditions aside, under which it is memory that takes the time.
@@ -20,28 +24,6 @@ const LIGHT: f64 = 96.0;
 
 /// Neighbouring elements that are in one line of memory.
 const ACROSS: usize = 16;
-
-/// What it costs to copy an element to where it is read from then on.
-const COPY: f64 = 16.0;
-
-/// A read in the body, with how often it happens for a point of the result.
-pub struct Load {
-    tensor: TensorId,
-    at: Vec<Index>,
-    address: Index,
-    weight: f64,
-    /// The variables of the conditions under which it is wanted.
-    under: Vec<VarId>,
-}
-
-/// How much a clause does.
-#[derive(Clone, Copy)]
-struct Work {
-    /// The elements it defines.
-    points: f64,
-    /// The cost of all.
-    cost: f64,
-}
 
 /// The shape of a tile.
 struct Tile {
@@ -72,7 +54,8 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
         && taken_apart(&planner.view, &reads, v, work)
     {
         let rows = clause.vars.clone();
-        let members = [Member { tensor, clause: Clause { body: body.clone(), ..clause.clone() }, rows, sum: None }];
+        let clause = Clause { body: body.clone(), ..clause.clone() };
+        let members = [rows::Member { tensor, clause, rows, sum: None }];
         if let Some(width) = along::width(&mut planner.view, &facts, &members) {
             let (kernel, tensors) = along::build(&mut planner.view, &members, width);
             return planner.launch(kernel, tensors, site);
@@ -98,145 +81,25 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
     }
     let reads = loads(&planner.view, &body);
     let tile = shape(&mut planner.view, &facts, (tensor, clause), lane, &reads, &body);
-    let (kernel, tensors) = emit(&mut planner.view, &facts, tensor, clause, &body, &tile);
+    // Nothing comes after it.
+    let member = Member { tensor, clause: Clause { body, ..clause.clone() }, held: tensor };
+    let (kernel, tensors) = emit(&mut planner.view, &facts, &[member], &tile);
+    planner.launch(kernel, tensors, site);
+}
+
+/// One kernel for the members of a pass.
+pub fn schedule_together(planner: &mut Planner<'_>, members: &[Member], site: &str) {
+    let facts = planner.facts.clone();
+    let (first, clause) = (members[0].tensor, &members[0].clause);
+    let reads: Vec<Load> = members.iter().flat_map(|m| loads(&planner.view, &m.clause.body)).collect();
+    let lane = clause.vars.last().copied();
+    let tile = shape(&mut planner.view, &facts, (first, clause), lane, &reads, &clause.body);
+    let (kernel, tensors) = emit(&mut planner.view, &facts, members, &tile);
     planner.launch(kernel, tensors, site);
 }
 
 fn expr_cost_of(view: &View<'_>, body: &Expr) -> f64 {
     expr_cost(&view.axes, &view.function, body)
-}
-
-impl Load {
-    /// Whether it depends on a variable.
-    pub fn uses(&self, v: VarId) -> bool {
-        self.address.uses(v) || self.under.contains(&v)
-    }
-    /// Whether neighbouring values of a variable read neighbouring elements, all or none of them.
-    pub fn runs_along(&self, v: VarId) -> bool {
-        lane_cost(self, v).0 == 1.0
-    }
-}
-
-/// All reads, weighted by the points of those reductions around them on which they depend.
-pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
-    // What is decided by values changes no address: under such a condition lanes may be loaded that it leaves out.
-    fn places(p: &Pred, out: &mut Vec<VarId>) {
-        match p {
-            Pred::True | Pred::Value(_) => {}
-            Pred::Zero(i) | Pred::NonNeg(i) => i.visit_vars(&mut |v| out.push(v)),
-            Pred::Not(p) => places(p, out),
-            Pred::And(ps) | Pred::Or(ps) => ps.iter().for_each(|p| places(p, out)),
-        }
-    }
-    fn walk(view: &View<'_>, e: &Expr, around: &[&[VarId]], under: &[VarId], out: &mut Vec<Load>) {
-        let with = |p: &Pred| {
-            let mut all = under.to_vec();
-            places(p, &mut all);
-            all
-        };
-        match &*e.node {
-            Node::Read { tensor, at, bounds } => {
-                let shape = view.shape(*tensor);
-                let under = match bounds {
-                    Bounds::Inside => under.to_vec(),
-                    Bounds::Zero => {
-                        with(&Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, view))))
-                    }
-                };
-                let mut load =
-                    Load { tensor: *tensor, at: at.to_vec(), address: address(view, *tensor, at), weight: 1.0, under };
-                let vars = around.iter().filter(|vars| vars.iter().any(|&v| load.uses(v))).copied().flatten();
-                load.weight = vars.map(|&v| view.size_of(v) as f64).product();
-                out.push(load);
-            }
-            Node::Reduce(r) => {
-                let around: Vec<&[VarId]> = around.iter().copied().chain([&r.vars[..]]).collect();
-                return walk(view, &r.body, &around, &with(&r.guard), out);
-            }
-            Node::Select(p, a, b) => {
-                let under = with(p);
-                walk(view, a, around, &under, out);
-                return walk(view, b, around, &under, out);
-            }
-            _ => {}
-        }
-        e.for_each_child(&mut |c| walk(view, c, around, under, out));
-    }
-    let mut out = Vec::new();
-    walk(view, body, &[], &[], &mut out);
-    out
-}
-
-/// What a read costs when `v` runs along the lanes; `None` if a permuted copy would make it one load.
-fn lane_cost(load: &Load, v: VarId) -> (f64, bool) {
-    let direct = load.address.coefficient(v);
-    let nested =
-        load.address.terms.iter().any(|(a, _)| !matches!(a, crate::ir::Atom::Var(_)) && Index::atom(a.clone()).uses(v));
-    match (direct, nested) {
-        (0, false) => (0.3, false),
-        (1, false) if !load.under.contains(&v) => (1.0, false),
-        _ => {
-            // One dimension is the variable itself: a copy with that dimension last helps.
-            let bare = load.at.iter().filter(|i| i.uses(v)).count() == 1
-                && load.at.iter().any(|i| i.as_var() == Some(v))
-                && !load.under.contains(&v);
-            (10.0, bare)
-        }
-    }
-}
-
-/// What a read costs from a permuted copy of its tensor, with its share of making the copy; `None` if that is not small beside the work.
-fn copied_cost(view: &View<'_>, load: &Load, work: Work) -> Option<f64> {
-    let size = view.shape(load.tensor).iter().product::<usize>() as f64;
-    let times = load.weight * work.points / size;
-    (load.weight >= 8.0 && size * COPY <= work.cost && times >= 2.0).then_some(1.0 + COPY / times)
-}
-
-/// Whether most of what is done is to take apart, or put together, vectors in inner loops, with this variable along the lanes.
-fn taken_apart(view: &View<'_>, loads: &[Load], lane: VarId, work: Work) -> bool {
-    let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
-    loads.iter().any(|l| {
-        let (cost, copyable) = lane_cost(l, lane);
-        l.weight == heaviest && heaviest >= 8.0 && cost > 1.0 && !(copyable && copied_cost(view, l, work).is_some())
-    })
-}
-
-fn choose_lane(
-    view: &View<'_>,
-    facts: &Facts,
-    tensor: TensorId,
-    clause: &Clause,
-    loads: &[Load],
-    work: Work,
-) -> Option<VarId> {
-    let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
-    let address = address(view, tensor, &clause.at);
-    let mut best: Option<(f64, VarId)> = None;
-    for &v in clause.vars.iter().rev() {
-        let size = view.size_of(v) as usize;
-        if size == 1 {
-            continue;
-        }
-        let store = if address.coefficient(v) == 1 { 1.0 } else { 8.0 };
-        let mut cost = store / heaviest;
-        for l in loads {
-            let (c, copyable) = lane_cost(l, v);
-            let c = if copyable { copied_cost(view, l, work).map_or(c, |copied| copied.min(c)) } else { c };
-            cost += c * l.weight / heaviest;
-        }
-        // Flattening makes short innermost dimensions long enough.
-        let run: usize = if Some(&v) == clause.vars.last() {
-            clause.vars.iter().map(|&v| view.size_of(v) as usize).product()
-        } else {
-            size
-        };
-        let used = pow2(run.min(facts.lanes)).max(1);
-        let cost = cost * facts.lanes as f64 / used as f64;
-        if best.is_none_or(|(c, _)| cost < c * 0.999) {
-            best = Some((cost, v));
-        }
-    }
-    best.map(|(_, v)| v)
 }
 
 /// Replaces reads that the lanes take apart by reads of permuted copies, where that pays.
@@ -284,11 +147,6 @@ pub fn permutation(view: &mut View<'_>, tensor: TensorId, dim: usize) -> Definit
     from.insert(dim, last);
     let body = Expr::read(source.elem, tensor, from);
     Definition { tensor: copy, clauses: vec![Clause { vars, at, body }], keep: Keep::Auto }
-}
-
-/// The largest power of two that is no larger.
-pub fn pow2(n: usize) -> usize {
-    if n == 0 { 1 } else { 1 << n.ilog2() }
 }
 
 fn shape(
@@ -364,62 +222,6 @@ fn across(view: &View<'_>, tensor: TensorId, clause: &Clause, group: &[VarId], l
     apart.filter_map(along).next()
 }
 
-/// The row-major position of an element.
-fn address(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Index {
-    at.iter().zip(view.shape(tensor)).fold(Index::default(), |s, (i, n)| s.scale(n as i64).add(i)).fold()
-}
-
-/// The lane variable with those before it, until a vector is full, and how many elements they have.
-pub fn lane_group(view: &View<'_>, facts: &Facts, clause: &Clause, lane: VarId) -> (Vec<VarId>, usize) {
-    let mut group = vec![lane];
-    let mut size = view.size_of(lane) as usize;
-    let mut p = clause.vars.iter().position(|&v| v == lane).expect("the lane variable is one of the clause's");
-    while size < facts.lanes && p > 0 {
-        p -= 1;
-        group.insert(0, clause.vars[p]);
-        size *= view.size_of(clause.vars[p]) as usize;
-    }
-    (group, size)
-}
-
-/// The lane variable with as many of those before it as make what is loaded cheapest: a short vector of neighbours beats a long one that is put together.
-fn cheapest_group(
-    view: &View<'_>,
-    facts: &Facts,
-    clause: &Clause,
-    lane: VarId,
-    loads: &[Load],
-) -> (Vec<VarId>, usize) {
-    let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
-    let (all, _) = lane_group(view, facts, clause, lane);
-    let mut best: Option<(f64, Vec<VarId>, usize)> = None;
-    for n in 1..=all.len() {
-        let group = &all[all.len() - n..];
-        let size = group.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
-        let loaded: f64 = loads.iter().map(|l| (1.0 + group_cost(view, l, group)) * l.weight / heaviest).sum();
-        let cost = loaded / pow2(size.min(facts.lanes)) as f64;
-        if best.as_ref().is_none_or(|(least, ..)| cost <= *least) {
-            best = Some((cost, group.to_vec(), size));
-        }
-    }
-    best.map(|(_, group, size)| (group, size)).expect("there is the lane variable alone")
-}
-
-/// What a read costs with these variables, flattened, along the lanes.
-fn group_cost(view: &View<'_>, load: &Load, group: &[VarId]) -> f64 {
-    let (&lane, outer) = group.split_last().expect("there is a lane variable");
-    let (cost, _) = lane_cost(load, lane);
-    let mut below = view.size_of(lane) as i64;
-    for &v in outer.iter().rev() {
-        let step = if cost == 1.0 { below } else { 0 };
-        if load.under.contains(&v) || load.address.coefficient(v) != step || (step == 0 && load.address.uses(v)) {
-            return cost.max(10.0);
-        }
-        below *= view.size_of(v) as i64;
-    }
-    cost
-}
-
 /// Vectors along the lanes and unrolled steps of a register tile, for so many elements along the lanes and so many steps.
 pub fn register_tile(
     facts: &Facts,
@@ -449,12 +251,6 @@ pub fn register_tile(
         }
     }
     (best.1, best.2)
-}
-
-/// What a vector of an expression costs to load, with the last of these variables along the lanes.
-pub fn panel_cost(view: &View<'_>, e: &Expr, lanes: &[VarId]) -> f64 {
-    let Some(&lane) = lanes.last() else { return 1.0 };
-    loads(view, e).iter().map(|l| lane_cost(l, lane).0 * l.weight).sum()
 }
 
 /// Where the vectors and unrolled steps of a tile stand.
@@ -491,8 +287,8 @@ impl Place<'_> {
 }
 
 /// Whether the lanes share nothing that is loaded: neighbours then read what lies side by side, and nothing is gained by staying with some of them.
-fn own_lanes(view: &View<'_>, tile: &Tile, body: &Expr) -> bool {
-    let loads = loads(view, body);
+fn own_lanes(view: &View<'_>, tile: &Tile, members: &[Member]) -> bool {
+    let loads: Vec<Load> = members.iter().flat_map(|m| loads(view, &m.clause.body)).collect();
     let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
     let Some(lane) = tile.lane.last() else { return false };
     loads.iter().filter(|l| l.weight == heaviest).all(|l| l.address.coefficient(*lane) == 1)
@@ -504,14 +300,9 @@ fn contains_reduce(e: &Expr) -> bool {
     found
 }
 
-fn emit(
-    view: &mut View<'_>,
-    facts: &Facts,
-    tensor: TensorId,
-    clause: &Clause,
-    body: &Expr,
-    tile: &Tile,
-) -> (Kernel, Vec<TensorId>) {
+/// The kernel of clauses with the same variables.
+fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> (Kernel, Vec<TensorId>) {
+    let vars = &members[0].clause.vars;
     let lane_size: usize = tile.lane.iter().map(|&v| view.size_of(v) as usize).product();
     let span = tile.width * tile.vectors;
     let lane = (!tile.lane.is_empty()).then(|| view.var("lane", lane_size - (tile.vectors - 1) * tile.width));
@@ -520,20 +311,18 @@ fn emit(
 
     let place = Place { lane, group: &tile.lane, width: tile.width, unrolled: unrolled.map(|(v, _, base)| (v, base)) };
     let steps = unrolled.map_or(1, |(_, n, _)| n);
-    let mut points = Vec::new();
+    let mut points: Vec<HashMap<VarId, Index>> = Vec::new();
     let besides = tile.beside.map_or(1, |w| view.size_of(w) as usize);
     for (n, k) in (0..steps).flat_map(|n| (0..besides).map(move |k| (n, k))) {
         for m in 0..tile.vectors {
             let mut map = place.at(view, m, n);
             map.extend(tile.beside.map(|w| (w, Index::from(k as i64))));
-            let f = |v: VarId| map.get(&v).cloned();
-            points.push((body.subst_vars(&f, view), clause.at.iter().map(|i| i.subst(&f, view)).collect::<Vec<_>>()));
+            points.push(map);
         }
     }
 
     // Items run over the tiles and the other variables; short ones take a loop over some of those.
-    let mut outer: Vec<VarId> = clause
-        .vars
+    let mut outer: Vec<VarId> = vars
         .iter()
         .copied()
         .filter(|v| !tile.lane.contains(v) && unrolled.is_none_or(|(u, ..)| u != *v) && tile.beside != Some(*v))
@@ -542,13 +331,13 @@ fn emit(
     let unroll_tiles = unrolled.map_or(1, |(v, n, _)| (view.size_of(v) as usize).div_ceil(n));
     let mut items: usize =
         outer.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * lane_tiles * unroll_tiles;
-    let each = expr_cost_of(view, body);
+    let each: f64 = members.iter().map(|m| expr_cost_of(view, &m.clause.body)).sum();
+    let values: f64 = members.iter().map(|m| value_cost(&view.axes, &view.function, &m.clause.body)).sum();
     let mut cost = each * points.len() as f64;
     let mut serial = Vec::new();
     // Where little is done for a result, items go through memory in order; where much is, they stay with what their lanes need.
-    let tile_var = (lane_tiles > 1
-        && (value_cost(&view.axes, &view.function, body) < LIGHT || own_lanes(view, tile, body)))
-    .then(|| view.var("tiles", lane_tiles));
+    let tile_var =
+        (lane_tiles > 1 && (values < LIGHT || own_lanes(view, tile, members))).then(|| view.var("tiles", lane_tiles));
     let in_order = tile_var.is_some();
     if let Some(v) = tile_var {
         outer.push(v);
@@ -566,7 +355,7 @@ fn emit(
         outer.pop();
     }
 
-    let name = view.name(tensor);
+    let name = view.name(members[members.len() - 1].tensor);
     let view = &*view;
     let mut s = Scope::new(name, view, tile.width as u8);
     s.lane_var = lane;
@@ -594,16 +383,33 @@ fn emit(
         let start = s.tile_start(rest, span, lane_size);
         s.bind(lane, start);
     }
-    let bodies: Vec<Expr> = points.iter().map(|(b, _)| b.clone()).collect();
     s.loops(&serial, &mut |s| {
         if let (Some(lane), Some(v)) = (lane, tile_var) {
             let start = s.value_of(v);
             let start = s.tile_start(start, span, lane_size);
             s.bind(lane, start);
         }
-        let values = s.eval_many(&bodies);
-        for (value, (_, at)) in values.into_iter().zip(&points) {
-            s.store(tensor, at, value);
+        let body = |m: &Member, map: &HashMap<VarId, Index>| m.clause.body.subst_vars(&|v| map.get(&v).cloned(), view);
+        // All values before the first store: a result may take the place of what another one reads.
+        let values: Vec<Vec<ValueId>> = match members {
+            [m] => vec![s.eval_many(&points.iter().map(|map| body(m, map)).collect::<Vec<Expr>>())],
+            _ => {
+                let mut found = vec![Vec::new(); members.len()];
+                for map in &points {
+                    for (m, found) in members.iter().zip(&mut found) {
+                        let value = s.eval(&body(m, map));
+                        s.pin(m.held, value);
+                        found.push(value);
+                    }
+                }
+                found
+            }
+        };
+        for (m, values) in members.iter().zip(values) {
+            for (value, map) in values.into_iter().zip(&points) {
+                let at: Vec<Index> = m.clause.at.iter().map(|i| i.subst(&|v| map.get(&v).cloned(), view)).collect();
+                s.store(m.tensor, &at, value);
+            }
         }
     });
     s.finish()

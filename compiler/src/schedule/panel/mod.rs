@@ -14,7 +14,7 @@ mod tests;
 
 use super::Facts;
 use super::expand::View;
-use super::tile;
+use super::{loads, tile};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Expr, Monoid, Node, Pred, Reduction, TensorId, VarId};
 use crate::loops::Kernel;
@@ -81,8 +81,8 @@ pub fn schedule(
     if !facts.has_near_memory() {
         return None;
     }
-    let (group, size) = tile::lane_group(view, facts, clause, lane);
-    let width = tile::pow2(size.min(facts.lanes));
+    let (group, size) = loads::lane_group(view, facts, clause, lane);
+    let width = loads::pow2(size.min(facts.lanes));
     let mut parts = recognise(view, clause, body, &group)?;
     let long = view.size_of(parts.unrolled) as usize;
     parts.order(view);
@@ -112,7 +112,7 @@ pub fn schedule(
     let unroll_tiles = long.div_ceil(unroll);
     let tiles = free.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * unroll_tiles;
     let panels = fixed.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * size.div_ceil(width * vectors);
-    let cost = tile::panel_cost(view, &parts.panel, &group);
+    let cost = loads::panel_cost(view, &parts.panel, &group);
     let least = TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
     // Pieces of far rows are read once; what is read where it is needed should stay near until the last panel has seen it.
     let mut most = if far { ROW / unroll } else { (NEAR / (unroll * all_points * 4)).max(least) };
@@ -225,7 +225,7 @@ fn multiply(factors: Vec<Expr>) -> Option<Expr> {
 impl Contraction {
     /// Puts the summed variable last along which the other factor goes through memory.
     fn order(&mut self, view: &View<'_>) {
-        let loads = tile::loads(view, &self.own);
+        let loads = loads::loads(view, &self.own);
         let along = |v: &VarId| loads.iter().any(|l| l.runs_along(*v)) && view.size_of(*v) > WRITTEN_OUT;
         if let Some(n) = self.vars.iter().rposition(along) {
             let v = self.vars.remove(n);
@@ -251,7 +251,7 @@ impl Contraction {
     /// Whether vectors of the other factor can run along the unrolled variable, and its elements at successive points lie apart.
     fn in_rows(&self, view: &View<'_>, long: usize, width: usize) -> bool {
         let last = *self.vars.last().expect("a sum of several points has variables");
-        let loads = tile::loads(view, &self.own);
+        let loads = loads::loads(view, &self.own);
         let along = loads.iter().all(|l| !l.uses(self.unrolled) || l.runs_along(self.unrolled));
         let apart = loads.iter().any(|l| l.runs_along(self.unrolled) && l.uses(last) && !l.runs_along(last));
         along && apart && long.is_multiple_of(width)
