@@ -1,7 +1,8 @@
 //! Row kernels whose vectors run along the row.
 //!
 //! A normalisation reads and writes rows of neighbouring elements. With a row in every lane each load would fetch elements that lie apart; here a work item
-//! is one row, vectors run along the last index of every sum and of every member, and a sum ends by combining the lanes in a fixed order.
+//! is one row, vectors run along the last index of every sum and of every member, and a sum ends by combining the lanes in a fixed order. Where a row is but one
+//! value, an item has some neighbours: they read the same things (a query, for all keys of its window).
 
 use super::emit::Scope;
 use super::expand::View;
@@ -14,6 +15,10 @@ use std::collections::HashMap;
 
 /// What combining the lanes of a vector costs, in loads.
 const FOLD: f64 = 8.0;
+/// Rows of one value that an item has at most.
+const TOGETHER: usize = 16;
+/// And how many of a long line of them.
+const OF_LINE: usize = 8;
 /// What finding one's row costs.
 const ROW: f64 = 16.0;
 
@@ -136,22 +141,52 @@ pub fn build(view: &mut View<'_>, members: &[Member], width: usize) -> (Kernel, 
         steps.push(Step { tensor: m.tensor, inner, at, body, pin });
     }
 
+    // Rows that an item has whole, and the first of a tile of the line before them.
+    let alone = matches!(&steps[..], [step] if step.inner.is_empty());
+    let line = if alone { Line::of(view, &rows, &sizes) } else { Line::NONE };
+    let (outer, inner) = rows.split_at(rows.len() - line.whole);
+    let (outer_sizes, inner_sizes) = sizes.split_at(rows.len() - line.whole);
+    let tiled = line.tile.map(|(n, base)| (outer[outer.len() - 1], n, base));
+
     let view = &*view;
     let mut s = Scope::new(view.name(members[members.len() - 1].tensor), view, width as u8);
     s.along = true;
-    s.kernel.items = sizes.iter().product::<usize>() as u32;
     let mut rest = s.item();
-    for (&v, &size) in rows.iter().zip(&sizes).rev() {
-        let (value, left) = s.split_item(rest, size);
-        rest = left;
-        s.bind(v, value);
+    let mut items = 1;
+    for (&v, &size) in outer.iter().zip(outer_sizes).rev() {
+        let tile = tiled.filter(|t| t.0 == v);
+        let count = tile.map_or(size, |(_, n, _)| size.div_ceil(n));
+        let (value, left) = s.split_item(rest, count);
+        (rest, items) = (left, items * count);
+        match tile {
+            Some((_, n, base)) => {
+                let start = s.tile_start(value, n, size);
+                s.bind(base, start);
+            }
+            None => s.bind(v, value),
+        }
     }
+    s.kernel.items = items as u32;
     for step in &steps {
         let Some((&last, outer)) = step.inner.split_last() else {
-            let value = s.eval(&step.body);
-            s.store(step.tensor, &step.at, value);
-            if let Some(pin) = step.pin {
-                s.pin(pin, value);
+            let mut points: Vec<HashMap<VarId, Index>> = match tiled {
+                Some((v, n, base)) => (0..n).map(|k| [(v, Index::from(base).plus(k as i64))].into()).collect(),
+                None => vec![HashMap::new()],
+            };
+            for (&v, &size) in inner.iter().zip(inner_sizes) {
+                let with =
+                    |p: &HashMap<VarId, Index>, k| p.iter().map(|(v, i)| (*v, i.clone())).chain([(v, k)]).collect();
+                let all = |p: HashMap<VarId, Index>| (0..size as i64).map(move |k| with(&p, k.into()));
+                points = points.into_iter().flat_map(all).collect();
+            }
+            let at = |p: &HashMap<VarId, Index>| step.body.subst_vars(&|v| p.get(&v).cloned(), view);
+            let values = s.eval_many(&points.iter().map(at).collect::<Vec<Expr>>());
+            for (value, p) in values.into_iter().zip(&points) {
+                let at: Vec<Index> = step.at.iter().map(|i| i.subst(&|v| p.get(&v).cloned(), view)).collect();
+                s.store(step.tensor, &at, value);
+                if let Some(pin) = step.pin {
+                    s.pin(pin, value);
+                }
             }
             continue;
         };
@@ -163,6 +198,31 @@ pub fn build(view: &mut View<'_>, members: &[Member], width: usize) -> (Kernel, 
         });
     }
     s.finish()
+}
+
+/// The rows that an item has.
+struct Line {
+    /// How many of the last row variables it has whole.
+    whole: usize,
+    /// How many steps of the one before them, and the variable for the first one.
+    tile: Option<(usize, VarId)>,
+}
+
+impl Line {
+    /// One row.
+    const NONE: Line = Line { whole: 0, tile: None };
+
+    /// As many as may be.
+    fn of(view: &mut View<'_>, rows: &[VarId], sizes: &[usize]) -> Line {
+        let (mut whole, mut count) = (0, 1);
+        while whole < rows.len() && count * sizes[rows.len() - 1 - whole] <= TOGETHER {
+            count *= sizes[rows.len() - 1 - whole];
+            whole += 1;
+        }
+        let steps = (OF_LINE / count).min(rows.len().checked_sub(whole + 1).map_or(1, |r| sizes[r]));
+        let tile = (steps > 1).then(|| (steps, view.var("first", sizes[rows.len() - 1 - whole] - steps + 1)));
+        Line { whole, tile }
+    }
 }
 
 impl Scope<'_> {
