@@ -141,19 +141,26 @@ fn spread(program: &Program, f: &mut Function, d: &Definition) -> Option<(Defini
         return None;
     }
     let candidates = r.vars.iter().copied().filter(|&v| size(v) > 1);
+    // Elements that are read, whether all reads leave out some index of the result, and whether any does.
+    let (mut read, mut shared, mut taps) = (0, true, false);
+    r.body.visit_reads(&mut |_, at| {
+        let mut used: Vec<VarId> = Vec::new();
+        at.iter().for_each(|i| i.visit_vars(&mut |v| used.push(v)));
+        used.sort_unstable();
+        used.dedup();
+        read += used.iter().map(|&v| size(v)).product::<usize>();
+        let left_out = clause.vars.iter().any(|&v| size(v) > 1 && !used.contains(&v));
+        shared &= left_out;
+        taps |= left_out;
+    });
+    // Many sums down columns with some taps: rows of memory are best read whole, for all of them (the gradient of a depthwise convolution).
+    if taps && !shared && results >= CHAIN {
+        return None;
+    }
     let moved = if points >= POINTS * results {
         let longer = |v: VarId| size(v).max(points / size(v));
         candidates.min_by_key(|&v| (longer(v), size(v)))?
     } else {
-        let (mut read, mut shared) = (0, true);
-        r.body.visit_reads(&mut |_, at| {
-            let mut used: Vec<VarId> = Vec::new();
-            at.iter().for_each(|i| i.visit_vars(&mut |v| used.push(v)));
-            used.sort_unstable();
-            used.dedup();
-            read += used.iter().map(|&v| size(v)).product::<usize>();
-            shared &= clause.vars.iter().any(|&v| size(v) > 1 && !used.contains(&v));
-        });
         if !shared {
             return None;
         }
