@@ -77,12 +77,17 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
     order(units, &unit_of, &needs)
         .into_iter()
         .map(|statements| match groups.iter().find(|g| g.statements == statements) {
-            Some(g) if g.pairs || g.members.len() > 1 => Unit::Rows(g.members.clone()),
+            Some(g) if g.members.len() > 1 || (g.pairs && !is_all_rows(&g.members[0])) => Unit::Rows(g.members.clone()),
             Some(g) => Unit::Row(g.members[0].clone(), statements[0]),
             None if statements.len() > 1 => Unit::Pass(statements),
             None => Unit::Single(statements[0]),
         })
         .collect()
+}
+
+/// Whether a member alone reads each pair just once, so that it shares nothing with itself: a register tile shares more.
+fn is_all_rows(m: &Member) -> bool {
+    m.sum.is_none() && m.clause.vars.iter().all(|v| m.rows.contains(v))
 }
 
 /// For every stored statement the stored statements whose results it reads, also through virtual definitions.
