@@ -248,3 +248,28 @@ impl Scope<'_> {
         self.lane_var = None;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ir::{Elem, Expr, Index, Pred};
+    use crate::schedule::{Facts, schedule};
+    use crate::testing::{Make, arguments, check_schedule, rd};
+
+    /// The products of each element of a line with those around it.
+    #[test]
+    fn the_products_of_a_window_share_an_item() {
+        for (n, k, d) in [(20, 3, 32), (7, 5, 16), (11, 1, 64), (3, 17, 16)] {
+            let mut m = Make::new();
+            let (q, key) = (m.input("q", &[n, d]), m.input("key", &[n, d]));
+            let [i, t, e] = [n, k, d].map(|size| m.var(size));
+            let place = Index::from(i).add(&t.into()).plus(-(k as i64 / 2));
+            let body = Expr::mul(rd(q, &[i, e]), Expr::read_or_zero(Elem::F32, key, vec![place, e.into()]));
+            let s = m.def("s", &[i, t], Expr::sum(vec![e], Pred::True, body));
+            m.result(s);
+            let program = m.program();
+            check_schedule(&program, &arguments(&program));
+            let graph = schedule(&program, &Facts { lanes: 16, units: 2, local_bytes: 49152, registers: 28 });
+            assert!((graph.kernels[0].items as usize) < n * k || n * k == 1, "{}", graph.kernels[0]);
+        }
+    }
+}

@@ -17,6 +17,7 @@ mod lanes;
 mod loads;
 mod panel;
 mod passes;
+mod phases;
 mod rows;
 mod share;
 mod split;
@@ -126,6 +127,7 @@ pub fn schedule_chosen(program: &Program, facts: &Facts, choices: &Choices) -> K
 
 fn schedule_as(program: &Program, facts: &Facts, choices: Option<&Choices>) -> KernelGraph {
     let mut program = own_results(program);
+    phases::split_phases(&mut program);
     split::split_long_reductions(&mut program);
     let program = &program;
     let mut graph = graph::Builder::new(program);

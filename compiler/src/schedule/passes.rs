@@ -108,3 +108,97 @@ pub fn members(view: &mut View<'_>, definitions: &[&Definition]) -> Vec<Member> 
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::{ArgRole, Elem, ResultRole, UnaryOp};
+    use crate::loops::in_place::in_place;
+    use crate::schedule::{BufferRole, Facts, KernelGraph, schedule};
+    use crate::testing::{Make, arguments, check_schedule, rd};
+
+    fn scheduled(program: &crate::ir::Program) -> KernelGraph {
+        check_schedule(program, &arguments(program));
+        schedule(program, &Facts { lanes: 16, units: 2, local_bytes: 49152, registers: 28 })
+    }
+
+    /// A moment and what it updates.
+    fn update(n: usize) -> crate::ir::Program {
+        let mut m = Make::new();
+        let (p, g, v) = (m.input("p", &[n]), m.input("g", &[n]), m.input("v", &[n]));
+        let [i, j] = [m.var(n), m.var(n)];
+        let half = |e| Expr::mul(e, Expr::constant(Elem::F32, 0.5));
+        let next = m.def("v2", &[i], Expr::add(half(rd(v, &[i])), half(rd(g, &[i]))));
+        let p2 = m.def("p2", &[j], Expr::sub(rd(p, &[j]), rd(next, &[j])));
+        m.result(next);
+        m.result(p2);
+        m.program()
+    }
+
+    #[test]
+    fn an_update_is_one_pass_whatever_its_size() {
+        for n in [1, 3, 17, 64, 1000] {
+            assert_eq!(scheduled(&update(n)).launches.len(), 1);
+        }
+    }
+
+    #[test]
+    fn each_result_may_replace_what_it_is_made_of() {
+        let graph = scheduled(&update(1024));
+        let buffer = |b: usize| &graph.buffers[graph.launches[0].buffers[b]].role;
+        let name = |role: &BufferRole| match role {
+            BufferRole::Arg(ArgRole::Input(name)) => name.clone(),
+            BufferRole::Result(roles) => match &roles[0] {
+                ResultRole::Output(name) => name.clone(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        };
+        let pairs = in_place(&graph.kernels[0]);
+        let pairs: Vec<(String, String)> =
+            (pairs.iter()).map(|p| (name(buffer(p.read.0 as usize)), name(buffer(p.written.0 as usize)))).collect();
+        for (from, to) in [("v", "v2"), ("p", "p2")] {
+            assert!(pairs.contains(&(from.to_owned(), to.to_owned())), "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn what_reads_neighbours_of_a_member_waits_for_it() {
+        let (n, c) = (9, 16);
+        let mut m = Make::new();
+        let x = m.input("x", &[n, c]);
+        let [i, j, k, l] = [n, c, n, c].map(|size| m.var(size));
+        let a = m.def("a", &[i, j], Expr::unary(UnaryOp::Exp, rd(x, &[i, j])));
+        let above = Expr::read_or_zero(Elem::F32, a, vec![Index::from(k).plus(-1), l.into()]);
+        let b = m.def("b", &[k, l], Expr::add(above, rd(x, &[k, l])));
+        m.result(a);
+        m.result(b);
+        assert_eq!(scheduled(&m.program()).launches.len(), 2);
+    }
+
+    #[test]
+    fn what_is_between_two_definitions_keeps_them_apart() {
+        let (n, c) = (12, 32);
+        let mut m = Make::new();
+        let x = m.input("x", &[n, c]);
+        let vars = |m: &mut Make| (m.var(n), m.var(c));
+        let (i, j) = vars(&mut m);
+        let a = m.def("a", &[i, j], Expr::unary(UnaryOp::Exp, rd(x, &[i, j])));
+        let (i, j) = vars(&mut m);
+        let total = m.def("total", &[j], Expr::sum(vec![i], crate::ir::Pred::True, rd(a, &[i, j])));
+        let (i, j) = vars(&mut m);
+        let b = m.def("b", &[i, j], Expr::mul(rd(x, &[i, j]), rd(total, &[j])));
+        [a, total, b].into_iter().for_each(|t| m.result(t));
+        let graph = scheduled(&m.program());
+        let written = |n: usize| {
+            let launch = &graph.launches[n];
+            graph.kernels[launch.kernel]
+                .buffers
+                .iter()
+                .filter(|b| b.written)
+                .map(|b| b.name.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(written(0), ["a"]);
+    }
+}
