@@ -5,7 +5,7 @@
 //! ordinary definitions after those of the program.
 //!
 //! A function that is called becomes two: a forward one that also gives what the backward needs, and the backward. Saved are the results of
-//! reductions that are no larger than the largest argument or result; everything else is computed again. Calls that save nothing at all
+//! reductions that are no larger than the largest argument or result and of long sums with a parameter; everything else is computed again. Calls that save nothing at all
 //! can be asked for ([`differentiate_saving`]): their backward begins with the whole forward.
 
 mod derivatives;
