@@ -241,25 +241,24 @@ fn saved(
 
 /// The one computed tensor of the same dimensions that a definition reads at each of its points, there alone, if nothing is summed.
 fn completes(f: &Function, d: &Definition) -> Option<TensorId> {
-    let [Clause { at, body, .. }] = &d.clauses[..] else { return None };
-    let mut found = Vec::new();
     fn walk(e: &Expr, visit: &mut impl FnMut(&Expr)) {
         visit(e);
         e.for_each_child(&mut |c| walk(c, visit));
     }
-    let mut sums = d.keep != Keep::Auto;
+    let [Clause { at, body, .. }] = &d.clauses[..] else { return None };
+    let computed = |t: TensorId| f.args.iter().all(|a| a.tensor != t) && f.tensor(t).dims == f.tensor(d.tensor).dims;
+    let mut found = Vec::new();
+    let mut pointwise = d.keep == Keep::Auto;
     walk(body, &mut |e| match &*e.node {
-        Node::Read { tensor, at: place, .. } if f.tensor(*tensor).dims == f.tensor(d.tensor).dims => {
-            if !f.args.iter().any(|a| a.tensor == *tensor) {
-                sums |= place[..] != at[..];
-                found.push(*tensor);
-            }
+        Node::Read { tensor, at: place, .. } if computed(*tensor) => {
+            pointwise &= place[..] == at[..];
+            found.push(*tensor);
         }
-        Node::Reduce(_) => sums = true,
+        Node::Reduce(_) => pointwise = false,
         _ => {}
     });
     found.dedup();
-    (!sums && found.len() == 1).then(|| found[0])
+    (pointwise && found.len() == 1).then(|| found[0])
 }
 
 fn is_long_sum_with_parameter(axes: &[Axis], f: &Function, d: &Definition) -> bool {

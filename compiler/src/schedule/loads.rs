@@ -212,13 +212,13 @@ pub fn cheapest_group(
 fn group_cost(view: &View<'_>, load: &Load, group: &[VarId]) -> f64 {
     let (&lane, outer) = group.split_last().expect("there is a lane variable");
     let (cost, _) = lane_cost(load, lane);
-    let mut below = view.size_of(lane) as i64;
+    let mut below = view.size_of(lane);
     for &v in outer.iter().rev() {
         let step = if cost == 1.0 { below } else { 0 };
         if load.under.contains(&v) || load.address.coefficient(v) != step || (step == 0 && load.address.uses(v)) {
             return cost.max(10.0);
         }
-        below *= view.size_of(v) as i64;
+        below *= view.size_of(v);
     }
     cost
 }
