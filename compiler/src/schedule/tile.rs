@@ -230,7 +230,9 @@ pub fn register_tile(
     unroll_size: usize,
     contraction: bool,
 ) -> (usize, usize) {
-    let most = size / width;
+    // A line of lanes that few vectors cover is one tile, whose last vector may overlap the one before it.
+    let most = size.div_ceil(width);
+    let most = if most <= 4 { most } else { size / width };
     let mut best = (f64::INFINITY, 1, 1);
     for vectors in 1..=most.min(4) {
         for unroll in 1..=unroll_size.min(if contraction { 14 } else { 1 }) {
@@ -253,6 +255,11 @@ pub fn register_tile(
     (best.1, best.2)
 }
 
+/// The values of the lane variable in the first vector of a tile.
+pub fn lane_range(size: usize, width: usize, vectors: usize) -> usize {
+    if vectors * width > size { width } else { size - (vectors - 1) * width }
+}
+
 /// Where the vectors and unrolled steps of a tile stand.
 pub struct Place<'a> {
     /// The kernel's variable along the lanes.
@@ -270,7 +277,8 @@ impl Place<'_> {
     pub fn at(&self, view: &View<'_>, m: usize, n: usize) -> HashMap<VarId, Index> {
         let mut map = HashMap::new();
         if let Some(lane) = self.lane {
-            let flat = Index::from(lane).plus((m * self.width) as i64);
+            let size: usize = self.group.iter().map(|&v| view.size_of(v) as usize).product();
+            let flat = Index::from(lane).plus((m * self.width).min(size - self.width) as i64);
             let mut below = 1i64;
             for (k, &v) in self.group.iter().enumerate().rev() {
                 let size = view.size_of(v);
@@ -305,7 +313,7 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
     let vars = &members[0].clause.vars;
     let lane_size: usize = tile.lane.iter().map(|&v| view.size_of(v) as usize).product();
     let span = tile.width * tile.vectors;
-    let lane = (!tile.lane.is_empty()).then(|| view.var("lane", lane_size - (tile.vectors - 1) * tile.width));
+    let lane = (!tile.lane.is_empty()).then(|| view.var("lane", lane_range(lane_size, tile.width, tile.vectors)));
     view.aligned_lane = lane.filter(|_| lane_size.is_multiple_of(span));
     let unrolled = tile.unrolled.map(|(v, n)| (v, n, view.var("tile", view.size_of(v) as usize - n + 1)));
 

@@ -396,7 +396,7 @@ impl<'a> Scope<'a> {
     }
     /// Where a tile of `span` starts, the last one shifted back into `0..size`.
     pub fn tile_start(&mut self, tile: ValueId, span: usize, size: usize) -> ValueId {
-        if span == size {
+        if span >= size {
             return self.int(0);
         }
         let n = self.int(span as i64);

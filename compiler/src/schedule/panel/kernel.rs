@@ -7,7 +7,7 @@ use crate::loops::{Kernel, Op, RegId, Stmt, Type, ValueId};
 use crate::schedule::assume::assume;
 use crate::schedule::emit::{Scope, stored_elem};
 use crate::schedule::expand::View;
-use crate::schedule::tile::Place;
+use crate::schedule::tile::{self, Place};
 
 /// A contraction with all that was decided about its kernel.
 pub(super) struct Emitter {
@@ -49,7 +49,7 @@ impl Emitter {
         let Emitter { parts, chunks, vectors, unroll, width, .. } = self;
         let (vectors, unroll, width) = (*vectors, *unroll, *width);
         let span = width * vectors;
-        let lane = view.var("lane", self.size - (vectors - 1) * width);
+        let lane = view.var("lane", tile::lane_range(self.size, width, vectors));
         view.aligned_lane = self.size.is_multiple_of(span).then_some(lane);
         let long = view.size_of(parts.unrolled) as usize;
         let base = view.var("tile", long - unroll + 1);
