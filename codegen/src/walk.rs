@@ -15,7 +15,9 @@ use cubecl::ir::types::ArrayType;
 use cubecl::ir::types::scalar::IndexType;
 use cubecl::ir::{Builtin, OpInserter, Scope};
 use cubecl::prelude::KernelBuilder;
-use foveate_compiler::ir::{BinaryOp, Elem};
+#[cfg(feature = "cpu")]
+use foveate_compiler::ir::BinaryOp;
+use foveate_compiler::ir::Elem;
 use foveate_compiler::loops::{Block, Kernel, Op, Stmt, Type, ValueId};
 
 /// Writes a whole verified kernel; its buffers become the builder's, in order. If `guarded`, it does nothing at positions that are not work items.
