@@ -105,10 +105,11 @@ impl Pack {
         Pack { state: Mutex::new(State::Waiting(HostKernels::default())), done: Condvar::new() }
     }
 
-    /// Adds a kernel, if they are not being compiled.
+    /// Adds a kernel, as long as nobody has been given them to compile.
     fn add(&self, key: KernelKey) {
-        if let State::Waiting(kernels) = &mut *lock(&self.state) {
-            kernels.0.push(key);
+        match &mut *lock(&self.state) {
+            State::Waiting(kernels) => kernels.0.push(key),
+            _ => unreachable!("an open pack is closed before it is compiled"),
         }
     }
 

@@ -5,7 +5,7 @@
 
 use super::along::has_reduce;
 use super::expand::View;
-use super::loads::loads;
+use super::loads::{Load, loads};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Definition, Expr, Index, TensorId, VarId};
 use std::collections::HashMap;
@@ -46,7 +46,12 @@ pub fn element(view: &mut View<'_>, d: &Definition) -> Option<Element> {
         return None;
     }
     let (own, elsewhere): (Vec<_>, Vec<_>) = reads.iter().partition(|l| l.at == identity);
-    let tensors = |reads: Vec<&super::loads::Load>| reads.iter().map(|l| l.tensor).collect();
+    let tensors = |reads: Vec<&Load>| {
+        let mut tensors: Vec<TensorId> = reads.iter().map(|l| l.tensor).collect();
+        tensors.sort_unstable();
+        tensors.dedup();
+        tensors
+    };
     let sizes = clause.vars.iter().map(|&v| view.size_of(v)).collect();
     Some(Element { tensor: d.tensor, sizes, own: tensors(own), elsewhere: tensors(elsewhere) })
 }
@@ -60,23 +65,22 @@ impl Pass {
 
     /// Whether a definition may join.
     pub fn takes(&self, element: &Element) -> bool {
-        let among = |all: &[TensorId], t: &TensorId| all.contains(t);
-        let shares = element.own.iter().any(|t| among(&self.defined, t) || among(&self.read, t));
-        let new = element.own.iter().filter(|t| !among(&self.defined, t) && !among(&self.read, t)).count();
-        let early = element.elsewhere.iter().any(|t| among(&self.defined, t));
-        let streams = self.read.len() + self.defined.len() + new + 1;
-        self.sizes == element.sizes && shares && !early && streams <= STREAMS
+        let shared = element.own.iter().filter(|t| self.has(**t)).count();
+        let early = element.elsewhere.iter().any(|t| self.defined.contains(t));
+        let streams = self.read.len() + self.defined.len() + element.own.len() - shared + 1;
+        self.sizes == element.sizes && shared > 0 && !early && streams <= STREAMS
     }
 
     /// Takes it.
     pub fn add(&mut self, element: &Element, statement: usize) {
         self.statements.push(statement);
-        for t in &element.own {
-            if !self.read.contains(t) && !self.defined.contains(t) {
-                self.read.push(*t);
-            }
-        }
+        let new: Vec<TensorId> = element.own.iter().copied().filter(|&t| !self.has(t)).collect();
+        self.read.extend(new);
         self.defined.push(element.tensor);
+    }
+
+    fn has(&self, t: TensorId) -> bool {
+        self.defined.contains(&t) || self.read.contains(&t)
     }
 }
 

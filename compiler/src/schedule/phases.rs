@@ -48,8 +48,7 @@ fn by_phase(axes: &mut Vec<Axis>, f: &mut Function, clause: Clause, least: usize
         let at = |v: VarId| (v == k).then(|| place.clone());
         let vars = clause.vars.iter().map(|&v| if v == k { q } else { v }).collect();
         let (to, body) = {
-            let (known, sizes) = (f.vars.clone(), axes.clone());
-            let sizes = VarSizes { vars: &known, axes: &sizes };
+            let sizes = VarSizes { vars: &f.vars, axes };
             (clause.at.iter().map(|i| i.subst(&at, &sizes)).collect(), clause.body.subst_vars(&at, &sizes))
         };
         let body = in_strides(axes, f, &body);
@@ -130,8 +129,7 @@ fn in_strides(axes: &mut Vec<Axis>, f: &mut Function, e: &Expr) -> Expr {
     let place = step.map_or(Index::default(), |u| Index::from(u).scale(m as i64)).plus(first as i64);
     let at = |v: VarId| (v == t).then(|| place.clone());
     let vars: Vec<VarId> = r.vars.iter().filter_map(|&v| if v == t { step } else { Some(v) }).collect();
-    let known = f.vars.clone();
-    let sizes = VarSizes { vars: &known, axes };
+    let sizes = VarSizes { vars: &f.vars, axes };
     let reduction =
         Reduction { op: r.op, vars, guard: r.guard.subst(&at, &sizes), body: r.body.subst_vars(&at, &sizes) };
     let e = if reduction.vars.is_empty() {
