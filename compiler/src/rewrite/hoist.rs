@@ -236,9 +236,10 @@ impl Shrink<'_, '_> {
             return None;
         }
         // What depends on much less leaves first; the rest may be cheap.
-        let rest = e.map_children(&mut |c| self.visit(c, &vars, guarded));
+        let inside = guarded || matches!(&*e.node, Node::Select(..));
+        let rest = e.map_children(&mut |c| self.visit(c, &vars, inside));
         if walk::work(&rest, &self.cx.sizes()) < COSTLY {
-            return Some(rest.map_children(&mut |c| self.visit(c, scope, guarded)));
+            return Some(rest.map_children(&mut |c| self.visit(c, scope, inside)));
         }
         let name = self.cx.function.tensor(self.tensor).name.clone();
         let tensor = self.cx.outline(self.at, &format!("{name}.of"), &vars, &rest);

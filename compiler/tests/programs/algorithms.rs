@@ -446,3 +446,21 @@ fn costly_parts_of_fewer_indices() {
     assert!(report.fired("hoist subexpression", "y"), "{report:#?}");
     assert_eq!(shapes_of(&after, "y.of"), vec![vec![7]]);
 }
+
+/// What is read under a condition stays under it, in the smaller definition as well.
+#[test]
+fn costly_parts_under_a_condition() {
+    let mut b = Build::new();
+    let (x, z) = (b.input("x", &[7]), b.input("z", &[7, 5, 4]));
+    let (i, k, c) = (b.var("i", 7), b.var("k", 5), b.var("c", 4));
+    let next = Index::from(i).plus(1);
+    let inside = Pred::NonNeg(Index::from(6).sub(&next));
+    let costly = Expr::mul(cos(read_at(x, vec![next])), cos(value(k.into())));
+    let part = Expr::select(inside, costly, num(0.0));
+    let y = b.define("y", &[i, k, c], Expr::mul(read(z, &[i, k, c]), part));
+    b.result(y);
+    let (after, report) = rewritten(&b.program, &alone("hoist", hoist::subexpressions));
+    assert!(report.fired("hoist subexpression", "y"), "{report:#?}");
+    // The cosine of `k` needs no condition.
+    assert_eq!(shapes_of(&after, "y.of"), vec![vec![5], vec![7, 5]]);
+}
