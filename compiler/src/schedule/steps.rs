@@ -538,8 +538,7 @@ impl Shape {
         let mut best: Option<(f64, Shape)> = None;
         for vectors in 1..=needed.min(8) {
             for rows in 1..=block.own().min(16) {
-                // All but one of the device's, of which a tile may usually fill seven of eight.
-                if rows * vectors + vectors + 2 > (facts.registers * 8 / 7).max(4) {
+                if rows * vectors + vectors + 2 > facts.registers.max(4) {
                     break;
                 }
                 if !sums && rows * vectors > 4 {

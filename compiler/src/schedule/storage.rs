@@ -9,7 +9,7 @@
 //!   everything else; its readers recompute it in local memory;
 //! * a pointwise definition that is larger than all it is made of is virtual where a pair tensor reads it, since it is as large as that;
 //! * any other pointwise definition is virtual if computing it again costs no more than writing and reading it;
-//! * a reduction is virtual if its one reader is a pointwise definition that reads each element once (an epilogue), or
+//! * a reduction is virtual if its one reader is a pointwise definition that reads each element at one point (an epilogue), or
 //!   if its domain is tiny. Of several long ones that would come together in one kernel so, only one is: a register tile has room for one sum.
 
 use super::cost::{expr_cost, points};
@@ -88,7 +88,15 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
         let times = if out.stored[t] { 1.0 } else { per_element.max(1.0) };
         for clause in &d.clauses {
             let outer: f64 = clause.vars.iter().map(|&v| program.size(function.var(v).axis) as f64).product();
+            // What a kernel reads twice at one point, it computes once.
+            let mut seen: Vec<(TensorId, Vec<Index>)> = Vec::new();
             count_reads(program, function, &clause.body, outer * times, false, &mut |tensor, at, count, reduced| {
+                if !reduced && seen.iter().any(|(t, other)| *t == tensor && other == at) {
+                    return;
+                }
+                if !reduced {
+                    seen.push((tensor, at.to_vec()));
+                }
                 evals[tensor.index()] += count;
                 host[tensor.index()] = if readers[tensor.index()] == 0 { host[t] } else { None };
                 readers[tensor.index()] += 1;

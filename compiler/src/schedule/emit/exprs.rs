@@ -6,6 +6,7 @@ use crate::ir::expr::mix;
 use crate::ir::index::Sizes;
 use crate::ir::{Atom, BinaryOp, Bounds, Elem, Expr, Index, Node, Pred, Reduction, TensorId, UnaryOp};
 use crate::loops::{Op, Stmt, Type, ValueId};
+use crate::schedule::along::has_reduce;
 
 impl Scope<'_> {
     /// The value of one expression.
@@ -53,7 +54,14 @@ impl Scope<'_> {
                     let left = self.eval_many(&children(first));
                     return left.into_iter().map(|v| self.binary(BinaryOp::Mul, v, inverse)).collect();
                 }
-                let (left, right) = (self.eval_many(&children(first)), self.eval_many(&children(second)));
+                // Sums first: what else was loaded would have to wait in registers that they need.
+                let (left, right) = if has_reduce(&children(second)[0]) {
+                    let right = self.eval_many(&children(second));
+                    (self.eval_many(&children(first)), right)
+                } else {
+                    let left = self.eval_many(&children(first));
+                    (left, self.eval_many(&children(second)))
+                };
                 if *op == BinaryOp::Div && elem == Elem::F32 {
                     return self.quotients(&left, &right);
                 }
