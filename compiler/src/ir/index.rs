@@ -120,9 +120,9 @@ impl Index {
         {
             return whole.plus(lo.div_euclid(c));
         }
-        // floor(floor(e / k) / c) = floor(e / (k c))
-        if let ([(Atom::Div(e, k), 1)], 0) = (rest.terms.as_slice(), rest.offset) {
-            return whole.add(&e.div(k * c, sizes));
+        // floor((floor(e / k) + o) / c) = floor((e + o k) / (k c))
+        if let [(Atom::Div(e, k), 1)] = rest.terms.as_slice() {
+            return whole.add(&e.plus(rest.offset * k).div(k * c, sizes));
         }
         // floor((g a + b) / c) = floor(a / (c / g)) where g divides c and 0 <= b < g
         if let Some((g, a, _)) = rest.radix(c, sizes) {
@@ -194,14 +194,14 @@ impl Index {
         loop {
             let found = out.terms.iter().find_map(|(a, k)| match a {
                 Atom::Mod(e, m) => {
-                    let div = Atom::Div(e.clone(), *m);
-                    out.terms.iter().any(|(b, l)| *b == div && *l == k * m).then(|| (e.clone(), *m, *k))
+                    let div = quotient(e, *m);
+                    out.terms.iter().any(|(b, l)| *b == div && *l == k * m).then(|| (e.clone(), div, *m, *k))
                 }
                 _ => None,
             });
-            let Some((e, m, k)) = found else { return out };
+            let Some((e, div, m, k)) = found else { return out };
             out.add_term(Atom::Mod(e.clone(), m), -k);
-            out.add_term(Atom::Div(e.clone(), m), -k * m);
+            out.add_term(div, -k * m);
             out = out.add(&e.scale(k));
         }
     }
@@ -289,6 +289,45 @@ impl Atom {
                 None => Some((*lo, *hi)),
             },
             Atom::Data(_) => None,
+        }
+    }
+}
+
+/// `e / m` as it is written: `(x / k + c) / m` is `(x + c k) / (k m)`.
+fn quotient(e: &Index, m: i64) -> Atom {
+    match e.terms.as_slice() {
+        [(Atom::Div(x, k), 1)] => Atom::Div(Box::new(x.plus(e.offset * k)), k * m),
+        _ => Atom::Div(Box::new(e.clone()), m),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct One(i64);
+    impl Sizes for One {
+        fn size_of(&self, _: VarId) -> i64 {
+            self.0
+        }
+    }
+
+    /// A place in a line, taken apart by the sizes of a grid and put together again.
+    #[test]
+    fn a_place_taken_apart_is_a_place() {
+        for sizes in [&[4, 14, 14][..], &[2, 3, 5, 7], &[3, 1, 6], &[5, 4]] {
+            let all = One(sizes.iter().product());
+            for offset in [0, 1, 13, 20, 41] {
+                let place = Index::from(VarId(0)).plus(offset);
+                let (mut rest, mut stride, mut flat) = (place.clone(), 1, Index::default());
+                for (n, &size) in sizes.iter().enumerate().rev() {
+                    let digit = if n == 0 { rest.clone() } else { rest.modulo(size, &all) };
+                    rest = rest.div(size, &all);
+                    flat = flat.add(&digit.scale(stride));
+                    stride *= size;
+                }
+                assert_eq!(flat.fold(), place, "{sizes:?} + {offset}");
+            }
         }
     }
 }

@@ -88,10 +88,18 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
         let times = if out.stored[t] { 1.0 } else { per_element.max(1.0) };
         for clause in &d.clauses {
             let outer: f64 = clause.vars.iter().map(|&v| program.size(function.var(v).axis) as f64).product();
-            // What a kernel reads twice at one point, it computes once.
+            // What a kernel reads twice at one point, it computes once. But where it goes through memory beside that, a pass of its own does better: it
+            // foresees what it reads, and finds other values that are made of the same.
             let mut seen: Vec<(TensorId, Vec<Index>)> = Vec::new();
+            let mut of_size = Vec::new();
+            clause.body.visit_reads(&mut |t, _| {
+                if !of_size.contains(&t) && program.shape(function, t).iter().product::<usize>() as f64 >= outer {
+                    of_size.push(t);
+                }
+            });
+            let alone = of_size.len() < 2;
             count_reads(program, function, &clause.body, outer * times, false, &mut |tensor, at, count, reduced| {
-                if !reduced && seen.iter().any(|(t, other)| *t == tensor && other == at) {
+                if alone && !reduced && seen.iter().any(|(t, other)| *t == tensor && other == at) {
                     return;
                 }
                 if !reduced {

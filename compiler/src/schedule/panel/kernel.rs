@@ -2,7 +2,7 @@
 
 use super::{Chunks, Contraction, WRITTEN_OUT};
 use crate::ir::index::Sizes;
-use crate::ir::{BinaryOp, Clause, Expr, Index, Pred, TensorId, VarId, atom};
+use crate::ir::{BinaryOp, Clause, Expr, Index, Node, Pred, TensorId, VarId, atom};
 use crate::loops::{Kernel, Op, RegId, Stmt, Type, ValueId};
 use crate::schedule::assume::assume;
 use crate::schedule::emit::{Scope, stored_elem};
@@ -237,6 +237,7 @@ impl Emitter {
                             }
                         }
                         None => {
+                            self.load_ahead(s, &results);
                             for (&reg, result) in regs.iter().zip(&results) {
                                 let value = s.op(Op::Get(reg), vector);
                                 self.finish(s, tensor, value, result);
@@ -249,6 +250,7 @@ impl Emitter {
         if let Some(t) = sums_tensor {
             s.count(self.each, |s, counter| {
                 self.bind_tile(s, first, counter, base, long);
+                self.load_ahead(s, &results);
                 let offset = s.int((unroll * vectors) as i64);
                 let offset = s.int_op(BinaryOp::Mul, counter, offset);
                 for (n, result) in results.iter().enumerate() {
@@ -353,6 +355,25 @@ impl Emitter {
                 s.push(Stmt::Set(to[m], sum));
             }
         }
+    }
+
+    /// Loads what the results of a tile need beside their sums, all of it before any of them is finished: it comes from far away, and the loads wait
+    /// together.
+    fn load_ahead(&self, s: &mut Scope<'_>, results: &[(Expr, Vec<Index>)]) {
+        fn reads(e: &Expr, out: &mut Vec<Expr>) {
+            match &*e.node {
+                Node::Read { .. } => out.push(e.clone()),
+                // What is under a condition, or read for each point of a sum, is left for later.
+                Node::Select(..) | Node::Reduce(_) => {}
+                _ => e.for_each_child(&mut |c| reads(c, out)),
+            }
+        }
+        let mut all = Vec::new();
+        results.iter().for_each(|(around, _)| reads(around, &mut all));
+        all.retain(|e| !matches!(&*e.node, Node::Read { tensor, .. } if *tensor == self.parts.sum));
+        all.iter().for_each(|e| {
+            s.eval(e);
+        });
     }
 
     /// What is around the sum, stored.

@@ -9,6 +9,7 @@
 //! memory at each. Then the item takes its part of every row of it along, vector by vector, into a third local array.
 
 mod kernel;
+mod merge;
 #[cfg(test)]
 mod tests;
 
@@ -83,6 +84,7 @@ pub fn schedule(
     }
     let (group, size) = loads::lane_group(view, facts, clause, lane);
     let width = loads::pow2(size.min(facts.lanes));
+    let (clause, body) = &merge::results(view, tensor, clause, body, &group);
     let mut parts = recognise(view, clause, body, &group)?;
     let long = view.size_of(parts.unrolled) as usize;
     parts.order(view);
@@ -161,7 +163,8 @@ fn recognise(view: &mut View<'_>, clause: &Clause, body: &Expr, lanes: &[VarId])
     if points(&r) < POINTS {
         return None;
     }
-    let (mut guard, mut product) = (r.guard.clone(), r.body.clone());
+    let merged = merge::summed(view, &r);
+    let (mut guard, mut product) = (merged.guard, merged.body);
     while let Node::Select(p, value, zero) = &*product.node.clone()
         && matches!(&*zero.node, Node::Const(0))
     {
@@ -200,7 +203,7 @@ fn recognise(view: &mut View<'_>, clause: &Clause, body: &Expr, lanes: &[VarId])
     }
     let sum = view.function.new_tensor("sum", r.body.elem, Vec::new(), None);
     let around = replace_reduction(body, &r, &Expr::read(r.body.elem, sum, Vec::new()));
-    Some(Contraction { vars: r.vars.clone(), panel, own, scale: None, unrolled, around, sum })
+    Some(Contraction { vars: merged.vars, panel, own, scale: None, unrolled, around, sum })
 }
 
 fn collect_reductions(e: &Expr, out: &mut Vec<Reduction>) {

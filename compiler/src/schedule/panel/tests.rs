@@ -1,7 +1,7 @@
 //! Contractions through panels, against the interpreter.
 
 use crate::ir::{BinaryOp, Elem, Expr, Index, Pred, UnaryOp, VarId};
-use crate::loops::Stmt as Loop;
+use crate::loops::{Kernel, Stmt as Loop};
 use crate::schedule::{Facts, schedule};
 use crate::testing::{Make, arguments, check_schedule, rd};
 
@@ -59,13 +59,62 @@ fn a_long_sum_comes_in_chunks() {
 #[test]
 fn a_sum_over_several_variables_comes_in_blocks_of_one() {
     let (b, r, s, n, o) = (3, 5, 67, 50, 64);
+    // In one order they are one variable.
+    for same in [true, false] {
+        let mut m = Make::new();
+        let x = m.input("x", &[b, r, s, n]);
+        let z = m.input("z", &if same { [b, r, s, o] } else { [b, s, r, o] });
+        let [i, j, p, q, t] = [n, o, b, r, s].map(|size| m.var(size));
+        let right = if same { rd(z, &[p, q, t, j]) } else { rd(z, &[p, t, q, j]) };
+        let y = m.def("y", &[i, j], Expr::sum(vec![p, q, t], Pred::True, Expr::mul(rd(x, &[p, q, t, i]), right)));
+        m.result(y);
+        holds(m, 2);
+    }
+}
+
+/// How long a kernel is, as it is written.
+fn lines(kernel: &Kernel) -> usize {
+    kernel.to_string().lines().count()
+}
+
+#[test]
+fn tokens_of_a_grid_are_one_line() {
+    let (grid, c, o) = ([3, 5, 7], 72, 48);
+    let all: usize = grid.iter().product();
+    let kernels = |shape: &[usize]| {
+        let mut m = Make::new();
+        let with = |n: usize| shape.iter().copied().chain([n]).collect::<Vec<_>>();
+        let (x, w, z) = (m.input("x", &with(c)), m.param("w", &[c, o]), m.input("z", &with(o)));
+        let at: Vec<VarId> = shape.iter().map(|&n| m.var(n)).collect();
+        let (j, k) = (m.var(o), m.var(c));
+        let with = |v: VarId| at.iter().copied().chain([v]).collect::<Vec<_>>();
+        let product = Expr::sum(vec![k], Pred::True, Expr::mul(rd(x, &with(k)), rd(w, &[k, j])));
+        let y = m.def("y", &with(j), Expr::add(product, rd(z, &with(j))));
+        // Down the tokens too.
+        let (k2, j2) = (m.var(c), m.var(o));
+        let down = Expr::mul(rd(x, &with(k2)), rd(z, &with(j2)));
+        let d = m.def("d", &[k2, j2], Expr::sum(at.clone(), Pred::True, down));
+        [y, d].into_iter().for_each(|t| m.result(t));
+        let program = m.program();
+        check_schedule(&program, &arguments(&program));
+        let graph = schedule(&program, &facts());
+        graph.kernels.iter().map(|k| (k.items, k.regs.len(), k.locals.clone(), lines(k))).collect::<Vec<_>>()
+    };
+    assert_eq!(kernels(&grid), kernels(&[all]));
+}
+
+#[test]
+fn a_grid_with_a_border_stays_one() {
+    let (r, s, c, o) = (6, 9, 16, 32);
     let mut m = Make::new();
-    let (x, z) = (m.input("x", &[b, r, s, n]), m.input("z", &[b, r, s, o]));
-    let [i, j, p, q, t] = [n, o, b, r, s].map(|size| m.var(size));
-    let body = Expr::mul(rd(x, &[p, q, t, i]), rd(z, &[p, q, t, j]));
-    let y = m.def("y", &[i, j], Expr::sum(vec![p, q, t], Pred::True, body));
+    let (x, w) = (m.input("x", &[r, s, c]), m.param("w", &[c, 3, o]));
+    let [i, l, j, k, t] = [r, s, o, c, 3].map(|size| m.var(size));
+    let column = Index::from(l).add(&t.into()).plus(-1);
+    let pixel = Expr::read_or_zero(Elem::F32, x, vec![i.into(), column, k.into()]);
+    let y = Expr::sum(vec![t, k], Pred::True, Expr::mul(pixel, rd(w, &[k, t, j])));
+    let y = m.def("y", &[i, l, j], y);
     m.result(y);
-    holds(m, 2);
+    holds(m, 1);
 }
 
 #[test]
