@@ -29,6 +29,7 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod turn;
 pub mod variants;
 
 use crate::check::elaborator::MAX_ELEMENTS;

@@ -13,7 +13,7 @@ use super::loads::{
 };
 use super::passes::Member;
 use super::rows;
-use super::{Facts, Planner, along, columns, panel};
+use super::{Facts, Planner, along, columns, panel, turn};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Definition, Expr, Index, Keep, Node, TensorId, VarId};
 use crate::loops::{Kernel, ValueId};
@@ -46,6 +46,9 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
     // What can only be 0 is no part of an index: `64 g + o` with one group is `o`.
     let zero = |v: VarId| (planner.view.size_of(v) == 1).then(Index::default);
     let body = body.subst_vars(&zero, &planner.view);
+    if let Some((kernel, tensors)) = turn::schedule(&mut planner.view, &facts, tensor, clause, &body) {
+        return planner.launch(kernel, tensors, site);
+    }
     let reads = loads(&planner.view, &body);
     let points = planner.view_points(&clause.vars) as f64;
     let work = Work { points, cost: expr_cost_of(&planner.view, &body) * points };
