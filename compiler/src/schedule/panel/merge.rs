@@ -11,7 +11,8 @@ use crate::schedule::loads::address;
 pub fn results(view: &mut View<'_>, tensor: TensorId, clause: &Clause, body: &Expr, keep: &[VarId]) -> (Clause, Expr) {
     let mut clause = Clause { body: body.clone(), ..clause.clone() };
     // Those with one value are 0; the body has been told already.
-    let single: Vec<VarId> = clause.vars.iter().copied().filter(|v| view.size_of(*v) == 1 && !keep.contains(v)).collect();
+    let single: Vec<VarId> =
+        clause.vars.iter().copied().filter(|v| view.size_of(*v) == 1 && !keep.contains(v)).collect();
     let zero = |v: VarId| single.contains(&v).then(Index::default);
     clause.at = clause.at.iter().map(|i| i.subst(&zero, view)).collect();
     clause.vars.retain(|v| !single.contains(v));

@@ -118,7 +118,8 @@ pub fn schedule(
     let least = TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
     // Pieces of far rows are read once; what is read where it is needed should stay near until the last panel has seen it.
     // So should what all panels together read and write of the result's rows.
-    let beside = 1 + loads::loads(view, &parts.around).iter().filter(|l| l.uses(parts.unrolled) && l.uses(lane)).count();
+    let beside =
+        1 + loads::loads(view, &parts.around).iter().filter(|l| l.uses(parts.unrolled) && l.uses(lane)).count();
     let result = if panels > 1 { beside * size } else { 0 };
     let mut most = if far { ROW / unroll } else { (NEAR / (unroll * (all_points + result) * 4)).max(least) };
     if rows && !far {
