@@ -99,10 +99,10 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
             });
             let alone = of_size.len() < 2;
             count_reads(program, function, &clause.body, outer * times, false, &mut |tensor, at, count, reduced| {
-                if alone && !reduced && seen.iter().any(|(t, other)| *t == tensor && other == at) {
-                    return;
-                }
-                if !reduced {
+                if alone && !reduced {
+                    if seen.iter().any(|(t, other)| *t == tensor && other == at) {
+                        return;
+                    }
                     seen.push((tensor, at.to_vec()));
                 }
                 evals[tensor.index()] += count;

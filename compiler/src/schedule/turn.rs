@@ -16,7 +16,7 @@ use crate::loops::{Half, Kernel, Op, Type, ValueId};
 const LANES: usize = 4;
 
 /// Whether all that is read can be read in vectors along `read`, and something cannot along `written`.
-pub fn turns(reads: &[Load], read: VarId, written: VarId) -> bool {
+fn turns(reads: &[Load], read: VarId, written: VarId) -> bool {
     let along = |l: &Load| !l.uses(read) || l.runs_along(read);
     let apart = |l: &Load| l.uses(read) && l.uses(written) && !l.runs_along(written);
     reads.iter().all(along) && reads.iter().any(apart)

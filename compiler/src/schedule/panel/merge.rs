@@ -6,6 +6,7 @@ use crate::ir::index::Sizes;
 use crate::ir::{Bounds, Clause, Expr, Index, Node, Reduction, TensorId, VarId};
 use crate::schedule::expand::View;
 use crate::schedule::loads::address;
+use std::collections::HashMap;
 
 /// A definition with as few variables as may be, those of `keep` apart.
 pub fn results(view: &mut View<'_>, tensor: TensorId, clause: &Clause, body: &Expr, keep: &[VarId]) -> (Clause, Expr) {
@@ -22,7 +23,7 @@ pub fn results(view: &mut View<'_>, tensor: TensorId, clause: &Clause, body: &Ex
     }) {
         let (outer, inner) = (clause.vars[n], clause.vars[m]);
         let (merged, map) = merge(view, outer, inner);
-        let f = |v: VarId| map.iter().find(|(w, _)| *w == v).map(|(_, i)| i.clone());
+        let f = |v: VarId| map.get(&v).cloned();
         clause.at = clause.at.iter().map(|i| i.subst(&f, view)).collect();
         clause.body = clause.body.subst_vars(&f, view);
         clause.vars[m] = merged;
@@ -32,15 +33,13 @@ pub fn results(view: &mut View<'_>, tensor: TensorId, clause: &Clause, body: &Ex
     (clause, body)
 }
 
-/// A reduction over as few variables as may be.
+/// A reduction over as few variables as may be; those of its guard stay.
 pub fn summed(view: &mut View<'_>, r: &Reduction) -> Reduction {
     let mut r = r.clone();
-    let free = |r: &Reduction, v: VarId| !r.guard.uses(v);
-    while let Some((n, m)) = pair(&r.vars, |a, b| free(&r, a) && free(&r, b) && alike(view, &r.body, a, b)) {
+    while let Some((n, m)) = pair(&r.vars, |a, b| !r.guard.uses(a) && !r.guard.uses(b) && alike(view, &r.body, a, b)) {
         let (outer, inner) = (r.vars[n], r.vars[m]);
         let (merged, map) = merge(view, outer, inner);
-        let f = |v: VarId| map.iter().find(|(w, _)| *w == v).map(|(_, i)| i.clone());
-        r.guard = r.guard.subst(&f, view);
+        let f = |v: VarId| map.get(&v).cloned();
         r.body = r.body.subst_vars(&f, view);
         r.vars[m] = merged;
         r.vars.remove(n);
@@ -54,13 +53,13 @@ fn pair(vars: &[VarId], alike: impl Fn(VarId, VarId) -> bool) -> Option<(usize, 
 }
 
 /// One variable for two, and what they are in terms of it.
-fn merge(view: &mut View<'_>, outer: VarId, inner: VarId) -> (VarId, [(VarId, Index); 2]) {
+fn merge(view: &mut View<'_>, outer: VarId, inner: VarId) -> (VarId, HashMap<VarId, Index>) {
     let size = view.size_of(inner);
     let name = view.function.var(inner).name.clone();
     let merged = view.var(&name, (view.size_of(outer) * size) as usize);
     let at = Index::from(merged);
     let (quotient, remainder) = (at.div(size, &*view), at.modulo(size, &*view));
-    (merged, [(outer, quotient), (inner, remainder)])
+    (merged, HashMap::from([(outer, quotient), (inner, remainder)]))
 }
 
 /// Whether a step of the outer one is as far as all steps of the inner one.
