@@ -69,12 +69,7 @@ pub fn values(settings: &[Setting]) -> Result<Vec<(String, Value)>, Failure> {
 /// What schedules may use: the facts of the processor, or those of a usual one where this build has no device.
 pub fn facts() -> Facts {
     let facts = Device::open("cpu").ok().and_then(|device| device.facts());
-    facts.or_else(|| Device::Loops.facts()).unwrap_or(Facts {
-        lanes: 8,
-        units: 2,
-        local_bytes: 64 << 10,
-        registers: 28,
-    })
+    facts.unwrap_or(Facts::USUAL)
 }
 
 /// Whether and how to tune, as the command line has it.

@@ -63,8 +63,11 @@ impl ClientDevice {
 
     /// What schedules may use.
     pub fn facts(&self) -> Facts {
-        let cores = self.client.properties().hardware.num_streaming_multiprocessors.unwrap_or(16) as usize;
-        Facts { lanes: 4, units: cores * 256, local_bytes: 4 << 10, registers: 16 }
+        let hardware = &self.client.properties().hardware;
+        let cores = hardware.num_streaming_multiprocessors.unwrap_or(16) as usize;
+        // CubeCL binds sizes beside a kernel's own buffers.
+        let tensors = (hardware.max_bindings as usize).saturating_sub(1);
+        Facts { lanes: 4, units: cores * 256, local_bytes: 4 << 10, registers: 16, tensors }
     }
 
     /// A buffer of undefined contents.

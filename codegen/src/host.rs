@@ -323,7 +323,13 @@ impl HostDevice {
     pub fn facts(&self) -> Facts {
         let (lanes, vectors) = vector_unit();
         // A tile's accumulators and operands leave a few registers free.
-        Facts { lanes, units: self.pool.threads(), local_bytes: 96 << 10, registers: vectors - 1 - vectors / 16 }
+        Facts {
+            lanes,
+            units: self.pool.threads(),
+            local_bytes: 96 << 10,
+            registers: vectors - 1 - vectors / 16,
+            tensors: usize::MAX,
+        }
     }
 
     /// Has a kernel compiled in the background; one that is known already is not compiled again.

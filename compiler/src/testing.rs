@@ -179,7 +179,7 @@ pub fn check_schedule(program: &Program, args: &[(ArgRole, Array)]) {
     let want = run(program, args).unwrap_or_else(|e| panic!("{e}\n{program}"));
     // With little local memory, long rows are gone through strip by strip.
     for (lanes, local_bytes) in [(16, 49152), (8, 1024), (4, 49152), (4, 256), (1, 49152), (1, 64)] {
-        let facts = Facts { lanes, units: 2, local_bytes, registers: 28 };
+        let facts = Facts { lanes, units: 2, local_bytes, registers: 28, tensors: usize::MAX };
         let g = schedule(program, &facts);
         let arg = |role: &ArgRole| {
             let (_, a) = args.iter().find(|(r, _)| r == role).expect("every argument has a value");

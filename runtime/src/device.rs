@@ -70,7 +70,7 @@ impl Device {
     pub fn facts(&self) -> Option<Facts> {
         match self {
             Device::Interpreter => None,
-            Device::Loops => Some(Facts { lanes: 8, units: 2, local_bytes: 64 << 10, registers: 28 }),
+            Device::Loops => Some(Facts::USUAL),
             #[cfg(feature = "kernels")]
             Device::Kernels(d) => Some(d.facts()),
         }

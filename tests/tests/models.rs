@@ -82,7 +82,7 @@ fn every_size_takes_them() {
 #[test]
 fn a_step_at_full_size_is_planned_in_little_memory() {
     const BATCH: usize = 8;
-    let facts = Facts { lanes: 16, units: 2, local_bytes: 64 << 10, registers: 28 };
+    let facts = Facts { lanes: 16, units: 2, local_bytes: 64 << 10, registers: 28, tensors: usize::MAX };
     for (spec, item) in [
         ("sp_vit.fov", "SpVitSLoss"),
         ("vvt.fov", "VvtTinyLoss"),
@@ -122,5 +122,30 @@ fn a_step_at_full_size_is_planned_in_little_memory() {
         assert!(some.recomputed > 0 && some.bytes <= less && some.work > 1.0, "{item}: {some}");
         let message = within(1 << 20).err().map(|e| e.to_string()).unwrap_or_default();
         assert!(message.contains("MiB at least") && message.contains("the budget is 1 MiB"), "{item}: {message}");
+    }
+}
+
+#[test]
+fn kernels_bind_no_more_tensors_than_the_device_allows() {
+    let facts = Facts { lanes: 4, units: 4096, local_bytes: 4 << 10, registers: 16, tensors: 16 };
+    let tiny = "image=32 classes=10 dims=16,24,32,40 mlp_ratios=4,4,2,2";
+    for (spec, item, with) in [
+        (
+            "sp_vit.fov",
+            "SpVitLoss",
+            "image=64 classes=10 C=36 depth=3 H=3 mlp_ratio=3 skip_lam=2 sp_layers=2".to_owned(),
+        ),
+        ("vvt.fov", "VvtLoss", format!("{tiny} heads=1,1,2,2 depths=1,1,2,1")),
+        ("simvit.fov", "SimVitLoss", format!("{tiny} heads=1,2,2,4 depths=1,2,1,1")),
+        ("deit_sar.fov", "DeitSarLoss", "image=224 classes=10 C=24 depth=2 H=3 mlp_ratio=2".to_owned()),
+    ] {
+        let source = Source::load(&root().join("specs/models").join(spec)).unwrap_or_else(|e| panic!("{e}"));
+        let settings = settings(&with);
+        let mut request = Request { training: true, ..Request::inference(Some(item), &settings, 2) };
+        request.gradients = Some(gradient(&source.lower(&request).unwrap_or_else(|e| panic!("{item}: {e}"))));
+        let compiled = source.compile(&request, Some(&facts)).unwrap_or_else(|e| panic!("{item}: {e}"));
+        for kernel in &compiled.graph.as_ref().expect("a schedule").kernels {
+            assert!(kernel.buffers.len() <= facts.tensors, "{item}: {} of {}", kernel.buffers.len(), kernel.name);
+        }
     }
 }

@@ -11,6 +11,7 @@ use super::storage::is_plain;
 use super::{Facts, keyed};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Definition, Expr, Index, Node, Stmt, TensorId, VarId};
+use std::collections::BTreeSet;
 
 /// What runs next: a group with common rows, or one statement by itself.
 #[derive(Clone, Debug)]
@@ -31,6 +32,8 @@ struct Candidate {
     /// For readers of pair tensors: which dimension of which tensor is which row.
     links: Vec<(TensorId, Vec<Option<usize>>)>,
     pairs: bool,
+    /// What its kernel reads and writes.
+    tensors: BTreeSet<TensorId>,
     /// The statements that are sums by key: their results are there only after the group.
     sums: Vec<usize>,
     /// A group can only be entered while nothing outside it depends on it and is needed by the newcomer.
@@ -53,7 +56,7 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
             Stmt::Define(d) if is_plain(d) => {
                 let order = Order { units: &units, unit_of: &unit_of, needs: &needs };
                 let joined = try_join(view, facts, d, n, &mut groups, &order);
-                joined.or_else(|| join_pass(&passes::element(view, d)?, n, &mut passes, &order))
+                joined.or_else(|| join_pass(&passes::element(view, d)?, n, facts.tensors, &mut passes, &order))
             }
             _ => None,
         };
@@ -163,7 +166,9 @@ fn candidate(view: &mut View<'_>, facts: &Facts, d: &Definition, n: usize, unit:
     if let Some(member) = by_key(view, facts, d, &reads) {
         let reads = deep_reads(view, &member.clause);
         let links = links(view, &member.rows, &reads);
-        return Some(Candidate { statements: vec![n], members: vec![member], links, pairs: true, sums: vec![n], unit });
+        let tensors = tensors(view, d.tensor, &reads);
+        let (statements, sums) = (vec![n], vec![n]);
+        return Some(Candidate { statements, members: vec![member], links, pairs: true, tensors, sums, unit });
     }
     let pairs = reads.iter().any(|(t, _)| view.is_pair(*t));
     let rows: Vec<VarId> = if pairs {
@@ -183,8 +188,15 @@ fn candidate(view: &mut View<'_>, facts: &Facts, d: &Definition, n: usize, unit:
         return None;
     }
     let links = links(view, &rows, &reads);
+    let tensors = tensors(view, d.tensor, &reads);
     let member = Member { tensor: d.tensor, clause: clause.clone(), rows, sum: None };
-    Some(Candidate { statements: vec![n], members: vec![member], links, pairs, sums: Vec::new(), unit })
+    Some(Candidate { statements: vec![n], members: vec![member], links, pairs, tensors, sums: Vec::new(), unit })
+}
+
+/// What has memory of what a definition writes and reads.
+fn tensors(view: &View<'_>, defined: TensorId, reads: &[(TensorId, Vec<Index>)]) -> BTreeSet<TensorId> {
+    let read = reads.iter().map(|(t, _)| *t).filter(|t| !view.is_virtual(*t));
+    read.chain([defined]).collect()
 }
 
 /// A definition that reads pairs at other places than rows, as a sum by key.
@@ -279,7 +291,11 @@ fn try_join(
         None if pairs => Some(pair_rows(view, clause, &reads)?),
         None => None,
     };
+    let tensors = tensors(view, d.tensor, &reads);
     for g in groups.iter_mut().rev() {
+        if g.tensors.union(&tensors).count() > facts.tensors {
+            continue;
+        }
         if !independent(g.unit, &g.statements, n, order) || order.needs[n].iter().any(|m| g.sums.contains(m)) {
             continue;
         }
@@ -295,6 +311,7 @@ fn try_join(
             }
         }
         g.pairs |= pairs;
+        g.tensors.extend(tensors);
         g.statements.push(n);
         let sum = member.as_ref().and_then(|m| m.sum.clone());
         if sum.is_some() {
@@ -307,8 +324,8 @@ fn try_join(
 }
 
 /// The last pass that takes a definition of elements, and takes it.
-fn join_pass(element: &Element, n: usize, passes: &mut [Pass], order: &Order<'_>) -> Option<usize> {
-    let fits = |p: &&mut Pass| p.takes(element) && independent(p.unit, &p.statements, n, order);
+fn join_pass(element: &Element, n: usize, most: usize, passes: &mut [Pass], order: &Order<'_>) -> Option<usize> {
+    let fits = |p: &&mut Pass| p.takes(element, most) && independent(p.unit, &p.statements, n, order);
     let pass = passes.iter_mut().rev().find(fits)?;
     pass.add(element, n);
     Some(pass.unit)

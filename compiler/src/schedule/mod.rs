@@ -57,9 +57,14 @@ pub struct Facts {
     pub local_bytes: usize,
     /// Vector registers that a register tile may fill.
     pub registers: usize,
+    /// Tensors that a kernel of several definitions may read and write.
+    pub tensors: usize,
 }
 
 impl Facts {
+    /// Those of a usual processor of two cores, vectors of 8 and no limit on tensors.
+    pub const USUAL: Facts = Facts { lanes: 8, units: 2, local_bytes: 64 << 10, registers: 28, tensors: usize::MAX };
+
     /// Whether private memory is so large that it is a part of a fast cache, in which local arrays pay.
     fn has_near_memory(&self) -> bool {
         self.local_bytes >= 32 << 10

@@ -32,6 +32,8 @@ pub struct Pass {
     sizes: Vec<i64>,
     defined: Vec<TensorId>,
     read: Vec<TensorId>,
+    /// How many tensors are read elsewhere than at the pass's own elements.
+    elsewhere: usize,
 }
 
 /// The definition as one of elements, if it is one.
@@ -59,16 +61,17 @@ pub fn element(view: &mut View<'_>, d: &Definition) -> Option<Element> {
 impl Pass {
     /// Of one definition.
     pub fn new(element: Element, statement: usize, unit: usize) -> Pass {
-        let Element { tensor, sizes, own, .. } = element;
-        Pass { statements: vec![statement], unit, sizes, defined: vec![tensor], read: own }
+        let Element { tensor, sizes, own, elsewhere } = element;
+        Pass { statements: vec![statement], unit, sizes, defined: vec![tensor], read: own, elsewhere: elsewhere.len() }
     }
 
-    /// Whether a definition may join.
-    pub fn takes(&self, element: &Element) -> bool {
+    /// Whether a definition may join, with that many tensors in all at most.
+    pub fn takes(&self, element: &Element, most: usize) -> bool {
         let shared = element.own.iter().filter(|t| self.has(**t)).count();
         let early = element.elsewhere.iter().any(|t| self.defined.contains(t));
         let streams = self.read.len() + self.defined.len() + element.own.len() - shared + 1;
-        self.sizes == element.sizes && shared > 0 && !early && streams <= STREAMS
+        let tensors = streams + self.elsewhere + element.elsewhere.len();
+        self.sizes == element.sizes && shared > 0 && !early && streams <= STREAMS && tensors <= most
     }
 
     /// Takes it.
@@ -77,6 +80,7 @@ impl Pass {
         let new: Vec<TensorId> = element.own.iter().copied().filter(|&t| !self.has(t)).collect();
         self.read.extend(new);
         self.defined.push(element.tensor);
+        self.elsewhere += element.elsewhere.len();
     }
 
     fn has(&self, t: TensorId) -> bool {
@@ -123,7 +127,7 @@ mod tests {
 
     fn scheduled(program: &crate::ir::Program) -> KernelGraph {
         check_schedule(program, &arguments(program));
-        schedule(program, &Facts { lanes: 16, units: 2, local_bytes: 49152, registers: 28 })
+        schedule(program, &Facts { lanes: 16, units: 2, local_bytes: 49152, registers: 28, tensors: usize::MAX })
     }
 
     /// A moment and what it updates.

@@ -21,10 +21,11 @@ fn gradient(p: &Program) -> Program {
     d
 }
 
-/// Runs the kernels for vectors of `lanes` and compares with the interpreter, with enough local memory and with little.
+/// Runs the kernels for vectors of `lanes` and compares with the interpreter, with enough local memory and with little,
+/// which then has few tensors a kernel, too.
 fn kernels_agree(p: &Program, lanes: usize) {
-    for local_bytes in [16 << 10, 24 * lanes] {
-        let facts = Facts { lanes, units: 2, local_bytes, registers: 28 };
+    for (local_bytes, tensors) in [(16 << 10, usize::MAX), (24 * lanes, 5)] {
+        let facts = Facts { lanes, units: 2, local_bytes, registers: 28, tensors };
         let graph = std::panic::catch_unwind(|| schedule(p, &facts))
             .unwrap_or_else(|_| panic!("scheduling for {lanes} lanes\n{p}"));
         graph_agrees(p, &graph, &facts);
@@ -105,7 +106,7 @@ proptest! {
         let mut p = gradient(&p);
         pipeline::run(&mut p, pipeline::AFTER, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
         for local_bytes in [40 << 10, 24 << lanes] {
-            variants_agree(&p, &Facts { lanes: 1 << lanes, units: 2, local_bytes, registers: 14 });
+            variants_agree(&p, &Facts { lanes: 1 << lanes, units: 2, local_bytes, registers: 14, tensors: usize::MAX });
         }
     }
 
