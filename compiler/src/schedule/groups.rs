@@ -305,6 +305,11 @@ fn try_join(
         if rows.iter().zip(&first.rows).any(|(&a, &b)| view.size_of(a) != view.size_of(b)) {
             continue;
         }
+        let own: Vec<Index> = clause.vars.iter().map(|&v| v.into()).collect();
+        let mut touched = reads.iter().map(|(t, at)| (*t, at)).chain([(d.tensor, &own)]);
+        if !pairs && !g.pairs && touched.any(|(t, at)| lie_apart(view, facts, t, at, &rows)) {
+            continue;
+        }
         for (t, link) in links(view, &rows, &reads) {
             if !g.links.iter().any(|(u, _)| *u == t) {
                 g.links.push((t, link));
@@ -321,6 +326,16 @@ fn try_join(
         return Some(g.unit);
     }
     None
+}
+
+/// Whether a row's elements of a tensor are far from each other, and too many for that to do no harm: to go over them row by row takes a line of
+/// the cache for every vector, and leaves work items as few as there are vectors of rows.
+fn lie_apart(view: &View<'_>, facts: &Facts, tensor: TensorId, at: &[Index], rows: &[VarId]) -> bool {
+    let Some((last, others)) = at.split_last() else { return false };
+    let of_row = |i: &Index| rows.iter().any(|&v| i.uses(v));
+    let within_row = |i: &Index| i.as_const().is_none() && !of_row(i);
+    let elements: usize = view.shape(tensor).iter().product();
+    !view.is_virtual(tensor) && of_row(last) && others.iter().any(within_row) && elements > facts.local_bytes
 }
 
 /// The last pass that takes a definition of elements, and takes it.
