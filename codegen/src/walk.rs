@@ -155,6 +155,14 @@ impl Walk<'_> {
                 let positions = self.positions(emit, *index, ty.lanes);
                 emit.store_each(self.buffers[buffer.0 as usize], positions, self.value(*value), ty);
             }
+            Stmt::Prefetch { buffer, index } => {
+                #[cfg(feature = "cpu")]
+                if emit.target.host {
+                    emit.prefetch(self.buffers[buffer.0 as usize], self.value(*index));
+                }
+                #[cfg(not(feature = "cpu"))]
+                let _ = (buffer, index);
+            }
             Stmt::StoreLocal { local, index, value } => {
                 let position = emit.index(self.value(*index));
                 let pointer = emit.element(self.locals[local.0 as usize], position);

@@ -73,6 +73,11 @@ impl Maker<'_> {
         match self.choose(15) {
             0 => {
                 let at = self.start(pool);
+                // A hint may look anywhere.
+                let distance = [0, 1 << 24, -(1 << 24)][self.choose(3)];
+                let distance = self.b.int(distance);
+                let ahead = self.b.bin(BinaryOp::Add, at, distance);
+                self.b.push(Stmt::Prefetch { buffer: self.x, index: ahead });
                 let v = self.b.load(self.x, at, self.lanes);
                 pool.exact.push(v);
             }

@@ -150,6 +150,9 @@ impl Text<'_> {
             Stmt::Scatter { buffer, index, value } => {
                 writeln!(f, "{pad}{}[each {}] = {}", self.buffer(*buffer), self.value(*index), self.value(*value))
             }
+            Stmt::Prefetch { buffer, index } => {
+                writeln!(f, "{pad}prefetch {}[{}]", self.buffer(*buffer), self.value(*index))
+            }
             Stmt::StoreLocal { local, index, value } => {
                 writeln!(f, "{pad}{}[{}] = {}", self.local(*local), self.value(*index), self.value(*value))
             }

@@ -131,6 +131,7 @@ struct Owner {
 
 /// A statement with everything looked up.
 enum Code {
+    Nothing,
     Item { dst: Slot },
     Const { dst: Slot, bits: u32 },
     Splat { dst: Slot, a: Slot, lanes: usize },
@@ -213,6 +214,7 @@ impl<'a> Layout<'a> {
                 value: self.at(*value),
                 lanes: self.lanes(*value),
             },
+            Stmt::Prefetch { .. } => Code::Nothing,
             Stmt::StoreLocal { local, index, value } => {
                 let (local, base) = self.local(*local);
                 let lanes = self.lanes(*value);
@@ -302,6 +304,7 @@ impl Machine<'_> {
                 self.memory[*dst..*dst + lanes].fill(x);
             }
             Code::Lanes { dst, lanes } => (0..*lanes).for_each(|i| self.memory[dst + i] = i as u32),
+            Code::Nothing => {}
             Code::Copy { dst, a, lanes } => self.memory.copy_within(*a..*a + lanes, *dst),
             Code::Pointwise { dst, args, lanes, run, value } => {
                 run(&mut self.memory, *dst, *args, *lanes).map_err(|e| format!("{value}: {e}"))?

@@ -87,6 +87,7 @@ impl<'a> Flat<'a> {
                     let access = Access { index: *index, lanes: lanes(*value) };
                     flat.stores.entry(*buffer).or_default().push((access, *value));
                 }
+                Stmt::Prefetch { .. } => {}
                 _ => return None,
             }
         }

@@ -111,6 +111,8 @@ pub enum Stmt {
     Scatter { buffer: BufferId, index: ValueId, value: ValueId },
     /// Stores a vector at a local array's position (scalar I32).
     StoreLocal { local: LocalId, index: ValueId, value: ValueId },
+    /// A hint that the element at `index` (scalar I32) will be read soon; it may lie outside the buffer.
+    Prefetch { buffer: BufferId, index: ValueId },
     /// `for var in lo..hi`; `var` is a scalar I32.
     For { var: ValueId, lo: ValueId, hi: ValueId, body: Block },
     /// Runs `then` if the scalar bool holds, else `otherwise`.

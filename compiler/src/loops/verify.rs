@@ -108,6 +108,10 @@ impl Checker<'_> {
                 self.same("stored element type", ty.elem, elem)?;
                 self.expect(*index, Type { elem: Elem::I32, lanes: ty.lanes })?;
             }
+            Stmt::Prefetch { buffer, index } => {
+                self.buffer(*buffer, false)?;
+                self.expect(*index, I32)?;
+            }
             Stmt::StoreLocal { local, index, value } => {
                 let ty = self.local(*local)?;
                 self.expect(*index, I32)?;

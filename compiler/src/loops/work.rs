@@ -69,7 +69,7 @@ impl Counter<'_> {
                 let ty = self.kernel.values[value.0 as usize];
                 out.traffic = f64::from(ty.lanes) * ty.elem.bytes() as f64;
             }
-            Stmt::Set(..) | Stmt::StoreLocal { .. } => {}
+            Stmt::Set(..) | Stmt::StoreLocal { .. } | Stmt::Prefetch { .. } => {}
             Stmt::For { var, lo, hi, body } => {
                 let range = (self.known.get(lo).copied(), self.known.get(hi).copied());
                 let trips = match range {

@@ -310,6 +310,15 @@ impl Scope<'_> {
         }
     }
 
+    /// Has an element of a tensor brought near that will be read soon; with lanes, the first of them.
+    pub fn prefetch(&mut self, tensor: TensorId, at: &[Index]) {
+        let buffer = self.buffer(tensor);
+        let address = self.address(tensor, at);
+        if let Position::Uniform(index) | Position::Strided(index, _) = self.position(&address) {
+            self.push(Stmt::Prefetch { buffer, index });
+        }
+    }
+
     /// Stores a vector in a local array.
     pub fn store_local(&mut self, tensor: TensorId, at: &[Index], value: ValueId) {
         let local = self.locals[&tensor];

@@ -7,7 +7,13 @@ use crate::loops::{Kernel, Op, RegId, Stmt, Type, ValueId};
 use crate::schedule::assume::assume;
 use crate::schedule::emit::{Scope, stored_elem};
 use crate::schedule::expand::View;
+use crate::schedule::loads::{Load, loads};
 use crate::schedule::tile::{self, Place};
+
+/// Bytes of a tensor from which on its elements are not near when they are read.
+const AWAY: usize = 2 << 20;
+/// Floats of a line of the cache.
+const LINE: i64 = 16;
 
 /// A contraction with all that was decided about its kernel.
 pub(super) struct Emitter {
@@ -98,6 +104,17 @@ impl Emitter {
                 results.push((parts.around.subst_vars(&f, view), to));
             }
         }
+        let innermost = chunks.inner.last().copied().or(split.map(|(.., within)| within));
+        // While a tile is computed, the rows of the next one are brought near: at every step a line of another row, so that it is all of them in as many
+        // steps as a line has elements.
+        let soon = match (&own, innermost) {
+            (Own::Read(..), Some(v)) if view.size_of(v) >= 2 * LINE => {
+                let row = Index::from(base).plus(unroll as i64).add(&Index::from(v).modulo(LINE, view));
+                let next = parts.own.subst_vars(&|w| (w == parts.unrolled).then(|| row.clone()), view);
+                far_reads(view, &chunked(view, &next))
+            }
+            _ => Vec::new(),
+        };
         let name = view.name(tensor);
         let view = &*view;
         let mut s = Scope::new(name, view, width as u8);
@@ -203,6 +220,7 @@ impl Emitter {
                                 let own: Option<Vec<RegId>> =
                                     scales.is_some().then(|| regs.iter().map(|_| s.reg(zero)).collect());
                                 nest(s, last, &mut |s| {
+                                    soon.iter().for_each(|(tensor, at)| s.prefetch(*tensor, at));
                                     let mut element = |s: &mut Scope<'_>, n: usize| s.eval(&steps[n]);
                                     self.multiply_add(
                                         s,
@@ -382,6 +400,12 @@ impl Emitter {
         let value = s.eval(around);
         s.store(tensor, to, value);
     }
+}
+
+/// What an expression reads of tensors so large that it comes from far away.
+fn far_reads(view: &View<'_>, e: &Expr) -> Vec<(TensorId, Vec<Index>)> {
+    let far = |l: &Load| l.weight == 1.0 && view.shape(l.tensor).iter().product::<usize>() * 4 > AWAY;
+    loads(view, e).into_iter().filter(far).map(|l| (l.tensor, l.at)).collect()
 }
 
 /// Nested loops with others inside them.
