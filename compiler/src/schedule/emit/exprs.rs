@@ -68,12 +68,14 @@ impl Scope<'_> {
                 left.into_iter().zip(right).map(|(a, b)| self.binary(*op, a, b)).collect()
             }
             Node::Select(..) => {
-                let conds: Vec<ValueId> = exprs.iter().map(|e| self.test(pred(&e.node))).collect();
+                let preds: Vec<Pred> = exprs.iter().map(|e| self.unproven(pred(&e.node))).collect();
+                if preds.iter().all(|p| *p == Pred::True) {
+                    return self.eval_many(&children(first));
+                }
+                let conds: Vec<ValueId> = preds.iter().map(|p| self.test(p)).collect();
                 let was = self.speculative;
                 self.speculative = conds.iter().fold(was, |worst, &c| worst.max(self.doubt(c)));
-                let (yes, no) = self.under(exprs.iter().map(|e| pred(&e.node)), |s| {
-                    (s.eval_many(&children(first)), s.eval_many(&children(second)))
-                });
+                let (yes, no) = self.under(&preds, |s| (s.eval_many(&children(first)), s.eval_many(&children(second))));
                 self.speculative = was;
                 (0..exprs.len()).map(|i| self.select(conds[i], yes[i], no[i])).collect()
             }
@@ -171,7 +173,10 @@ impl Scope<'_> {
         let shape = self.view.shape(*tensor);
         let guard = match bounds {
             Bounds::Inside => Pred::True,
-            Bounds::Zero => Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, self))),
+            Bounds::Zero => {
+                let inside = Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, self)));
+                self.unproven(&inside)
+            }
         };
         let at = &self.inside_rows(*tensor, at, &shape);
         let address = self.address(*tensor, at);

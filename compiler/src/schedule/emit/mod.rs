@@ -54,6 +54,8 @@ pub struct Scope<'a> {
     speculative: Speculation,
     /// Variables in the guards above, and those whose loops may end early.
     doubtful: Vec<VarId>,
+    /// Conditions that are branched on around what is evaluated.
+    assumed: Vec<Pred>,
     /// Variables of open loops that take all their values, one at a time.
     whole: Vec<VarId>,
 }
@@ -111,6 +113,7 @@ impl<'a> Scope<'a> {
             blocks: vec![Open::default()],
             speculative: Speculation::None,
             doubtful: Vec::new(),
+            assumed: Vec::new(),
             whole: Vec::new(),
         }
     }
@@ -335,6 +338,14 @@ impl<'a> Scope<'a> {
         let result = f(self);
         self.doubtful.truncate(before);
         result
+    }
+
+    /// What of a condition is not branched on already.
+    fn unproven(&self, pred: &Pred) -> Pred {
+        if self.assumed.is_empty() {
+            return pred.clone();
+        }
+        Pred::and(pred.conjuncts().into_iter().filter(|p| !self.assumed.contains(p)).cloned())
     }
 
     /// `count` times, with a counter that is no variable.

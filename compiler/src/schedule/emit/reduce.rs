@@ -3,7 +3,7 @@
 use super::exprs::{first, machine_elem, second};
 use super::{Scope, Speculation};
 use crate::ir::index::Sizes;
-use crate::ir::{BinaryOp, Elem, Expr, Index, Monoid, Node, Pred, Reduction, VarId};
+use crate::ir::{BinaryOp, Bounds, Elem, Expr, Index, Monoid, Node, Pred, Reduction, VarId};
 use crate::loops::{Op, RegId, Stmt, Type, ValueId};
 
 /// A reduction over no more points than this is written out: what neighbouring results read together is then loaded once.
@@ -14,6 +14,8 @@ const LENGTHY: usize = 600;
 const CHAINS: usize = 4;
 /// A sum has more than one chain from so many steps a chain on.
 const SHORT: usize = 4;
+/// So many points of a sum have their common conditions tested once.
+const TOGETHER: usize = 4;
 /// And if its body has no more nodes than this: every chain has a copy of it.
 const SMALL: usize = 24;
 
@@ -141,6 +143,35 @@ impl Scope<'_> {
         self.accumulate_under(&here.iter().collect::<Vec<_>>(), regs, &[]);
     }
 
+    /// The conditions, of those that points have, that all points and lanes share. Several points skip what they would do without them better than that
+    /// each of them selects.
+    fn common_conditions(&self, points: &[&Reduction], conditions: impl Fn(&Self, &Reduction) -> Pred) -> Vec<Pred> {
+        if points.len() < TOGETHER || points[0].vars.is_empty() {
+            return Vec::new();
+        }
+        let of = |p: &Reduction| conditions(self, p).conjuncts().into_iter().cloned().collect::<Vec<Pred>>();
+        let mut common = of(points[0]);
+        for p in &points[1..] {
+            let own = of(p);
+            common.retain(|c| own.contains(c));
+        }
+        common.retain(|c| !self.assumed.contains(c) && !self.pred_varies(c));
+        common
+    }
+
+    /// The conditions without which a factor is 0.
+    fn zero_unless(&self, e: &Expr) -> Pred {
+        match &*e.node {
+            Node::Binary(BinaryOp::Mul, a, b) => Pred::and([self.zero_unless(a), self.zero_unless(b)]),
+            Node::Select(p, _, zero) if matches!(&*zero.node, Node::Const(0)) => p.clone(),
+            Node::Read { tensor, at, bounds: Bounds::Zero } => {
+                let shape = self.view.shape(*tensor);
+                Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, self)))
+            }
+            _ => Pred::True,
+        }
+    }
+
     /// The number of chains of additions that take turns. A single one would wait for each addition before the next, and its rounding
     /// errors would grow with its length.
     fn chains(&self, points: &[&Reduction], along: Option<VarId>) -> usize {
@@ -155,21 +186,60 @@ impl Scope<'_> {
         if steps >= SHORT * chains { chains.max(1) } else { 1 }
     }
 
-    /// Accumulates under the reductions' guards. One that all points and lanes share is branched on; others select.
+    /// Accumulates under the reductions' guards. What all points and lanes share of them is branched on; the rest selects, at the points that have
+    /// any.
     pub(in crate::schedule) fn accumulate_under(&mut self, points: &[&Reduction], regs: &[RegId], wheres: &[RegId]) {
         let guard = &points[0].guard;
         let same = points.iter().all(|p| p.guard == *guard);
         if same && *guard != Pred::True && !self.pred_varies(guard) {
             let cond = self.test(guard);
             let (then, ()) = self.under([guard], |s| s.block(|s| s.accumulate(points, regs, wheres, true)));
-            self.push(Stmt::If { cond, then, otherwise: Vec::new() });
-        } else {
-            self.under(points.iter().map(|p| &p.guard), |s| s.accumulate(points, regs, wheres, false));
+            return self.push(Stmt::If { cond, then, otherwise: Vec::new() });
         }
+        let common = match same {
+            true => Vec::new(),
+            false => self.common_conditions(points, |s, p| s.unproven(&p.guard)),
+        };
+        if !common.is_empty() {
+            return self.branch(common, |s| {
+                let left: Vec<Reduction> =
+                    points.iter().map(|p| Reduction { guard: s.unproven(&p.guard), ..(*p).clone() }).collect();
+                s.accumulate_under(&left.iter().collect::<Vec<_>>(), regs, wheres);
+            });
+        }
+        let free = |p: &&Reduction| p.guard == Pred::True;
+        if points.len() >= TOGETHER && wheres.is_empty() && !same && points.iter().any(free) {
+            for wanted in [true, false] {
+                let chosen = points.iter().zip(regs).filter(|(p, _)| free(p) == wanted);
+                let (points, regs): (Vec<&Reduction>, Vec<RegId>) = chosen.map(|(p, r)| (*p, *r)).unzip();
+                self.under(points.iter().map(|p| &p.guard), |s| s.accumulate(&points, &regs, &[], false));
+            }
+            return;
+        }
+        self.under(points.iter().map(|p| &p.guard), |s| s.accumulate(points, regs, wheres, false));
+    }
+
+    /// Does something where conditions hold that no lane has for itself.
+    fn branch(&mut self, conditions: Vec<Pred>, f: impl FnOnce(&mut Self)) {
+        let pred = Pred::and(conditions.iter().cloned());
+        let cond = self.test(&pred);
+        let before = self.assumed.len();
+        self.assumed.extend(conditions);
+        let (then, ()) = self.under([&pred], |s| s.block(f));
+        self.assumed.truncate(before);
+        self.push(Stmt::If { cond, then, otherwise: Vec::new() });
     }
 
     fn accumulate(&mut self, points: &[&Reduction], regs: &[RegId], wheres: &[RegId], taken: bool) {
         let r = points[0];
+        let sum = r.op == Monoid::Sum && r.body.elem != Elem::Bool;
+        let common = match sum {
+            true => self.common_conditions(points, |s, p| s.zero_unless(&p.body)),
+            false => Vec::new(),
+        };
+        if !common.is_empty() {
+            return self.branch(common, |s| s.accumulate(points, regs, wheres, taken));
+        }
         let guarded = !taken && points.iter().any(|p| p.guard != Pred::True);
         let was = self.speculative;
         for p in points.iter().filter(|p| !taken && p.guard != Pred::True) {
