@@ -10,6 +10,9 @@ use crate::ir::{Bounds, Clause, Expr, Index, Node, Pred, TensorId, VarId};
 /// What it costs to copy an element to where it is read from then on.
 const COPY: f64 = 16.0;
 
+/// Bytes of a tensor from which on its elements are not near when they are read.
+pub const AWAY: usize = 2 << 20;
+
 /// A read in the body, with how often it happens for a point of the result.
 pub struct Load {
     pub tensor: TensorId,
@@ -108,11 +111,16 @@ pub fn lane_cost(load: &Load, v: VarId) -> (f64, bool) {
     }
 }
 
+/// Whether a copy of so many elements is cheap beside the work.
+pub fn is_cheap_to_copy(elements: f64, work: Work) -> bool {
+    elements * COPY <= work.cost
+}
+
 /// What a read costs from a permuted copy of its tensor, with its share of making the copy; `None` if that is not small beside the work.
 pub fn copied_cost(view: &View<'_>, load: &Load, work: Work) -> Option<f64> {
     let size = view.shape(load.tensor).iter().product::<usize>() as f64;
     let times = load.weight * work.points / size;
-    (load.weight >= 8.0 && size * COPY <= work.cost && times >= 2.0).then_some(1.0 + COPY / times)
+    (load.weight >= 8.0 && is_cheap_to_copy(size, work) && times >= 2.0).then_some(1.0 + COPY / times)
 }
 
 /// Whether most of what is done is to take apart, or put together, vectors in inner loops, with this variable along the lanes.

@@ -2,14 +2,16 @@
 //!
 //! One variable of the result runs along the lanes, in up to four vectors; for a contraction a second one is unrolled, so that what is loaded for
 //! one point serves the others. Both are chosen by what the reads of the inner loop cost: a read that all lanes share is a broadcast, neighbouring elements
-//! are one load, anything else is a load a lane. A tensor that is read across its rows is copied once with its dimensions permuted, if that is cheap beside the work.
+//! are one load, anything else is a load a lane. A tensor that is read across its rows is copied once with its dimensions permuted, if that is cheap beside the work; so is a large
+//! result that its lanes would be stored across.
 //! Sizes that are no multiple of a tile are covered by tiles that overlap: what is computed twice is stored twice with the same bits.
 
 use super::cost::{expr_cost, value_cost};
 use super::emit::Scope;
 use super::expand::View;
 use super::loads::{
-    Load, Work, address, cheapest_group, choose_lane, copied_cost, lane_cost, loads, pow2, taken_apart,
+    AWAY, Load, Work, address, cheapest_group, choose_lane, copied_cost, is_cheap_to_copy, lane_cost, loads, pow2,
+    taken_apart,
 };
 use super::passes::Member;
 use super::rows;
@@ -69,17 +71,21 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
     {
         return;
     }
-    let panels = |planner: &mut Planner<'_>, body: &Expr| {
-        lane.and_then(|lane| panel::schedule(&mut planner.view, &facts, tensor, clause, body, lane))
+    if let Some(dim) = lane.and_then(|v| put_apart(&planner.view, tensor, clause, v, &reads, work)) {
+        return by_way_of_copy(planner, (tensor, clause), &body, dim, site);
+    }
+    let panels = |planner: &mut Planner<'_>, body: &Expr, copies: &[(TensorId, usize)]| {
+        lane.and_then(|lane| panel::schedule(&mut planner.view, &facts, (tensor, clause), body, lane, copies))
     };
-    if let Some((kernel, tensors)) = panels(planner, &body) {
+    let copies = lane.map(|v| copies(&planner.view, v, &reads, work)).unwrap_or_default();
+    if let Some((kernel, tensors)) = panels(planner, &body, &copies) {
         return planner.launch(kernel, tensors, site);
     }
     let body = match lane {
-        Some(v) => relayout(planner, &body, v, &reads, work, site),
+        Some(v) => relayout(planner, &body, v, copies, site),
         None => body,
     };
-    if let Some((kernel, tensors)) = panels(planner, &body) {
+    if let Some((kernel, tensors)) = panels(planner, &body, &[]) {
         return planner.launch(kernel, tensors, site);
     }
     let reads = loads(&planner.view, &body);
@@ -105,12 +111,54 @@ fn expr_cost_of(view: &View<'_>, body: &Expr) -> f64 {
     expr_cost(&view.axes, &view.function, body)
 }
 
-/// Replaces reads that the lanes take apart by reads of permuted copies, where that pays.
-fn relayout(planner: &mut Planner<'_>, body: &Expr, lane: VarId, loads: &[Load], work: Work, site: &str) -> Expr {
+/// The dimension of a large result that the lanes run along, if it is not the last one and a copy is cheap beside a sum: every lane would be stored in
+/// another line of memory, and every line be fetched and stored for each of its elements.
+fn put_apart(
+    view: &View<'_>,
+    tensor: TensorId,
+    clause: &Clause,
+    lane: VarId,
+    loads: &[Load],
+    work: Work,
+) -> Option<usize> {
+    let far = view.shape(tensor).iter().product::<usize>() * 4 > AWAY;
+    let sum = loads.iter().any(|l| l.weight >= 8.0);
+    let apart = address(view, tensor, &clause.at).coefficient(lane) > 1;
+    if !(far && sum && apart && is_cheap_to_copy(work.points, work)) {
+        return None;
+    }
+    clause.at.iter().position(|i| i.as_var() == Some(lane))
+}
+
+/// The kernels of a clause that defines a tensor with a dimension moved to the end, and copies it.
+fn by_way_of_copy(
+    planner: &mut Planner<'_>,
+    (tensor, clause): (TensorId, &Clause),
+    body: &Expr,
+    dim: usize,
+    site: &str,
+) {
+    fn moved<T>(mut all: Vec<T>, dim: usize) -> Vec<T> {
+        let last = all.remove(dim);
+        all.push(last);
+        all
+    }
+    let of = planner.view.function.tensor(tensor).clone();
+    let name = format!("{}.permuted", of.name);
+    let copy = planner.view.function.new_tensor(name, of.elem, moved(of.dims.clone(), dim), of.span);
+    let at = moved(clause.at.clone(), dim);
+    let first = Clause { vars: clause.vars.clone(), at: at.clone(), body: body.clone() };
+    let second = Clause { body: Expr::read(of.elem, copy, at), ..clause.clone() };
+    schedule(planner, copy, &first, site);
+    schedule(planner, tensor, &second, site);
+}
+
+/// The tensors that the lanes take apart of which a copy with a dimension moved to the end pays, with that dimension.
+fn copies(view: &View<'_>, lane: VarId, loads: &[Load], work: Work) -> Vec<(TensorId, usize)> {
     let mut chosen: Vec<(TensorId, usize)> = Vec::new();
     for l in loads {
         let (_, copyable) = lane_cost(l, lane);
-        if !copyable || copied_cost(&planner.view, l, work).is_none() {
+        if !copyable || copied_cost(view, l, work).is_none() {
             continue;
         }
         let dim = l.at.iter().position(|i| i.as_var() == Some(lane)).expect("a copyable read has the variable bare");
@@ -118,6 +166,11 @@ fn relayout(planner: &mut Planner<'_>, body: &Expr, lane: VarId, loads: &[Load],
             chosen.push((l.tensor, dim));
         }
     }
+    chosen
+}
+
+/// Replaces reads that the lanes take apart by reads of permuted copies.
+fn relayout(planner: &mut Planner<'_>, body: &Expr, lane: VarId, chosen: Vec<(TensorId, usize)>, site: &str) -> Expr {
     let mut copies = HashMap::new();
     for (tensor, dim) in chosen {
         copies.insert((tensor, dim), planner.permuted(tensor, dim, site));

@@ -7,11 +7,9 @@ use crate::loops::{Kernel, Op, RegId, Stmt, Type, ValueId};
 use crate::schedule::assume::assume;
 use crate::schedule::emit::{Scope, stored_elem};
 use crate::schedule::expand::View;
-use crate::schedule::loads::{Load, loads};
+use crate::schedule::loads::{AWAY, Load, loads};
 use crate::schedule::tile::{self, Place};
 
-/// Bytes of a tensor from which on its elements are not near when they are read.
-const AWAY: usize = 2 << 20;
 /// Floats of a line of the cache.
 const LINE: i64 = 16;
 

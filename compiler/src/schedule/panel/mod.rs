@@ -70,14 +70,15 @@ struct Chunks {
     points: usize,
 }
 
-/// The kernel of a clause whose body is one contraction with something pointwise around it; `None` if it is not, or if panels do not pay.
+/// The kernel of a clause whose body is one contraction with something pointwise around it; `None` if it is not, or if panels do not pay, or if
+/// they would from one of the copies that can be made (tensors, with the dimension that is then last).
 pub fn schedule(
     view: &mut View<'_>,
     facts: &Facts,
-    tensor: TensorId,
-    clause: &Clause,
+    (tensor, clause): (TensorId, &Clause),
     body: &Expr,
     lane: VarId,
+    copies: &[(TensorId, usize)],
 ) -> Option<(Kernel, Vec<TensorId>)> {
     if !facts.has_near_memory() {
         return None;
@@ -88,6 +89,9 @@ pub fn schedule(
     let mut parts = recognise(view, clause, body, &group)?;
     let long = view.size_of(parts.unrolled) as usize;
     parts.order(view);
+    if parts.is_scattered(view, copies) {
+        return None;
+    }
     parts.take_scale(view);
     // What is scaled has registers of its own.
     let registers = if parts.scale.is_some() { facts.registers / 2 } else { facts.registers };
@@ -238,6 +242,15 @@ impl Contraction {
             let v = self.vars.remove(n);
             self.vars.push(v);
         }
+    }
+
+    /// Whether a panel would be put together from single elements, each out of another line of memory, of tensors of which there can be copies (of
+    /// these, with those dimensions last).
+    fn is_scattered(&self, view: &View<'_>, copies: &[(TensorId, usize)]) -> bool {
+        let Some(&last) = self.vars.last() else { return false };
+        let far = |t: TensorId| view.shape(t).iter().product::<usize>() * 4 > loads::AWAY;
+        let copied = |t: TensorId| copies.iter().any(|(copied, _)| *copied == t);
+        loads::loads(view, &self.panel).iter().any(|l| copied(l.tensor) && far(l.tensor) && !l.runs_along(last))
     }
 
     /// Takes the factors that the last summed variable leaves alone out of the sum over it, if it is long.
