@@ -227,6 +227,85 @@ fn a_border_that_a_vector_shares_keeps_its_loads_whole() {
 }
 
 #[test]
+fn a_depthwise_convolution_and_its_gradient_meet_borders() {
+    // Tiles of several columns share the conditions on rows; those at the edge have their own on columns.
+    let (h, w, c) = (5, 17, 40);
+    for transposed in [false, true] {
+        let mut m = Make::new();
+        let (x, k) = (m.input("x", &[h, w, c]), m.param("k", &[3, 3, c]));
+        let (i, j, l) = (m.var(h), m.var(w), m.var(c));
+        let (u, v) = (m.var(3), m.var(3));
+        let sign = if transposed { -1 } else { 1 };
+        let place = |at: VarId, tap: VarId| Index::from(at).add(&Index::from(tap).scale(sign)).plus(-sign);
+        let tap = rd(k, &[u, v, l]);
+        let y = if transposed {
+            let read = Expr::read(Elem::F32, x, vec![place(i, u), place(j, v), l.into()]);
+            let within =
+                |at: Index, n: usize| Pred::and([Pred::NonNeg(Index::from(n as i64 - 1).sub(&at)), Pred::NonNeg(at)]);
+            let inside = [within(place(i, u), h), within(place(j, v), w)];
+            let sum = Expr::sum(vec![u, v], Pred::and(inside), Expr::mul(read, tap));
+            m.def("y", &[i, j, l], sum)
+        } else {
+            let read = Expr::read_or_zero(Elem::F32, x, vec![place(i, u), place(j, v), l.into()]);
+            m.def("y", &[i, j, l], Expr::sum(vec![u, v], Pred::True, Expr::mul(read, tap)))
+        };
+        m.result(y);
+        let g = schedule(&m.program(), &facts(16));
+        let (xs, ks) = (fill(h * w * c, 1), fill(9 * c, 2));
+        let out = execute(&g, &[("x", xs.clone()), ("k", ks.clone())]);
+        let mut want = Vec::new();
+        for (i, j, l) in (0..h * w * c).map(|p| (p / c / w, p / c % w, p % c)) {
+            let taps = (0..9).map(|t| (t / 3, t % 3, ks[t * c + l]));
+            let at =
+                |n: usize, tap: usize| if transposed { (n + 1).checked_sub(tap) } else { (n + tap).checked_sub(1) };
+            let value = |(u, v, k): (usize, usize, f32)| match (at(i, u), at(j, v)) {
+                (Some(i), Some(j)) if i < h && j < w => xs[(i * w + j) * c + l] * k,
+                _ => 0.0,
+            };
+            want.push(taps.map(value).sum());
+        }
+        close(&out["y"], &want);
+    }
+}
+
+/// More than two megabytes of weights, in no layout that suits the sums: `y = x w` over two variables, and the gradient of `w`.
+fn wide_kernel(n: usize, gradient: bool) -> Program {
+    let (o, c, k) = (64, 64, 131);
+    let mut m = Make::new();
+    let (x, z, w) = (m.input("x", &[n, k, c]), m.input("z", &[n, o]), m.param("w", &[o, c, k]));
+    let (i, f, g, h) = (m.var(n), m.var(o), m.var(c), m.var(k));
+    let result = if gradient {
+        let product = Expr::mul(rd(x, &[i, h, g]), rd(z, &[i, f]));
+        m.def("dw", &[f, g, h], Expr::sum(vec![i], Pred::True, product))
+    } else {
+        let product = Expr::mul(rd(x, &[i, h, g]), rd(w, &[f, g, h]));
+        m.def("y", &[i, f], Expr::sum(vec![g, h], Pred::True, product))
+    };
+    m.result(result);
+    m.program()
+}
+
+#[test]
+fn large_weights_that_lanes_run_across_are_copied() {
+    let kernels = |g: &KernelGraph| g.kernels.iter().map(|k| k.name.clone()).collect::<Vec<_>>();
+    let product = schedule(&wide_kernel(784, false), &facts(16));
+    assert_eq!(kernels(&product), ["w.permuted", "y"]);
+    assert_eq!(gathers(&product), 0);
+    let n = 40;
+    let gradient = schedule(&wide_kernel(n, true), &facts(16));
+    assert_eq!(kernels(&gradient), ["dw.permuted", "dw"]);
+    assert_eq!(gathers(&gradient), 0);
+    let (o, c, k) = (64, 64, 131);
+    let (xs, zs) = (fill(n * k * c, 1), fill(n * o, 2));
+    let out = execute(&gradient, &[("x", xs.clone()), ("z", zs.clone()), ("w", fill(o * c * k, 3))]);
+    let element = |p: usize| -> f32 {
+        let (f, g, h) = (p / k / c, p / k % c, p % k);
+        (0..n).map(|i| xs[(i * k + h) * c + g] * zs[i * o + f]).sum()
+    };
+    close(&out["dw"], &(0..o * c * k).map(element).collect::<Vec<_>>());
+}
+
+#[test]
 fn of_several_long_sums_one_is_computed_where_they_are_added() {
     let (n, o, c) = (65, 64, 96);
     let mut m = Make::new();
