@@ -34,6 +34,9 @@ pub struct Place {
 pub struct Memory {
     device: Device,
     arenas: Vec<Storage>,
+    /// How many changes there had been when an arena was last changed.
+    changed: Vec<u64>,
+    changes: u64,
     /// Name and time of every launch, while they are measured.
     times: Option<Vec<(String, Duration)>>,
 }
@@ -53,7 +56,7 @@ pub(super) const SCRATCH: ArenaId = ArenaId(0);
 impl Memory {
     /// No memory yet.
     pub fn new(device: Device) -> Result<Memory> {
-        let mut memory = Memory { device, arenas: Vec::new(), times: None };
+        let mut memory = Memory { device, arenas: Vec::new(), changed: Vec::new(), changes: 0, times: None };
         let scratch = memory.add(ALIGN)?;
         debug_assert_eq!(scratch, SCRATCH);
         Ok(memory)
@@ -66,6 +69,7 @@ impl Memory {
     pub fn add(&mut self, len: usize) -> Result<ArenaId> {
         let storage = self.storage(len)?;
         self.arenas.push(storage);
+        self.changed.push(self.changes);
         let id = ArenaId(self.arenas.len() - 1);
         #[cfg(feature = "kernels")]
         if let (Device::Kernels(d), Storage::Device(b)) = (&self.device, &self.arenas[id.0])
@@ -110,6 +114,16 @@ impl Memory {
     /// Gives each of two arenas the other's contents; nothing is copied.
     pub fn swap(&mut self, a: ArenaId, b: ArenaId) {
         self.arenas.swap(a.0, b.0);
+        [a, b].into_iter().for_each(|arena| self.note_change(arena));
+    }
+    /// Takes note that something wrote to an arena.
+    pub(super) fn note_change(&mut self, arena: ArenaId) {
+        self.changes += 1;
+        self.changed[arena.0] = self.changes;
+    }
+    /// A number that is another one after every change of the arena.
+    pub(super) fn version(&self, arena: ArenaId) -> u64 {
+        self.changed[arena.0]
     }
     fn storage(&self, len: usize) -> Result<Storage> {
         let len = len.max(1).next_multiple_of(ALIGN);
@@ -126,6 +140,7 @@ impl Memory {
         if data.len() != place.len {
             return Err(Error::Device(format!("{} elements for a tensor of {}", data.len(), place.len)));
         }
+        self.note_change(place.arena);
         let range = place.offset..place.offset + place.len;
         match &mut self.arenas[place.arena.0] {
             Storage::Values(v) => v[range].copy_from_slice(&data.to_f64()),
@@ -186,10 +201,12 @@ impl Memory {
     pub(crate) fn round_to_f32(&mut self, arena: ArenaId) {
         if let Storage::Values(v) = &mut self.arenas[arena.0] {
             v.iter_mut().for_each(|x| *x = f64::from(*x as f32));
+            self.note_change(arena);
         }
     }
     /// Copies inside the interpreter's memory.
     pub(super) fn copy_values(&mut self, from: Place, to: Place) {
+        self.note_change(to.arena);
         if let Storage::Values(v) = &self.arenas[from.arena.0] {
             let data = v[from.offset..from.offset + from.len].to_vec();
             if let Storage::Values(out) = &mut self.arenas[to.arena.0] {

@@ -8,11 +8,13 @@ mod in_place;
 mod liveness;
 mod memory;
 mod session;
+mod temporaries;
 
 pub(crate) use in_place::replaces;
 pub use liveness::{Interval, pack};
 pub use memory::{ALIGN, ArenaId, Memory, Place};
-pub use session::{Bindings, Session, scratch_bytes};
+pub use session::{Bindings, Session};
+pub use temporaries::scratch_bytes;
 
 /// Named tensors one after the other in an arena, each at a multiple of [`ALIGN`].
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,13 +1,13 @@
 //! A program bound to memory, ready to run.
 
-use super::liveness::{Interval, pack};
-use super::memory::{ALIGN, Memory, Place, SCRATCH};
+use super::memory::{ALIGN, ArenaId, Memory, Place, SCRATCH};
+use super::temporaries::{len, of_parameters, room, temporaries, written};
 use crate::device::{Compiled, Device};
 use crate::error::{Error, Result};
 use foveate_compiler::interp::{self, Array};
 use foveate_compiler::ir::{ArgRole, Elem, Program, ResultRole};
 use foveate_compiler::schedule::{BufferRole, KernelGraph};
-use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Where arguments and results of a program lie that others share with it. What neither knows gets memory of its own.
 pub struct Bindings<'a> {
@@ -40,11 +40,22 @@ pub struct Session {
     /// Next states to be put where the states are.
     states: Vec<Copy>,
     scratch: usize,
+    /// The arenas of the parameters.
+    params: Vec<ArenaId>,
+    /// Their versions when what depends on them alone was computed.
+    prepared: Mutex<Option<Vec<u64>>>,
 }
 
 enum Work {
     Interpret(Box<Program>),
-    Launch(Vec<(Compiled, Vec<Place>)>),
+    Launch(Vec<Launched>),
+}
+
+struct Launched {
+    kernel: Compiled,
+    places: Vec<Place>,
+    /// Whether what it computes depends on parameters alone, and is kept.
+    kept: bool,
 }
 
 struct Copy {
@@ -114,7 +125,10 @@ impl Session {
                 states.push(copy(memory.device(), next.elem, next.place, state.place)?);
             }
         }
-        Ok(Session { args, results, work, copies, states, scratch })
+        let params = args.iter().filter(|a| matches!(a.role, ArgRole::Param(_)));
+        let mut params: Vec<ArenaId> = params.map(|a| a.place.arena).collect();
+        params.dedup();
+        Ok(Session { args, results, work, copies, states, scratch, params, prepared: Mutex::new(None) })
     }
 
     /// Where an argument lies; `None` if the program has no such argument.
@@ -137,13 +151,30 @@ impl Session {
         self.scratch * 4
     }
 
-    /// Runs the program. States are as before until [`Session::advance`].
+    /// Runs the program. States are as before until [`Session::advance`]. Where no gradients are computed, what depends on nothing but parameters
+    /// is only computed again if they may have changed since the last run.
     pub fn run(&self, memory: &mut Memory) -> Result<()> {
+        let prepared = *self.prepared() == Some(self.versions(memory));
+        self.run_from(memory, prepared)
+    }
+
+    fn prepared(&self) -> MutexGuard<'_, Option<Vec<u64>>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn versions(&self, memory: &Memory) -> Vec<u64> {
+        self.params.iter().map(|&arena| memory.version(arena)).collect()
+    }
+
+    fn run_from(&self, memory: &mut Memory, prepared: bool) -> Result<()> {
         match &self.work {
             Work::Launch(launches) => {
-                for (kernel, places) in launches {
-                    memory.launch(kernel, places)?;
+                for launch in launches.iter().filter(|l| !(l.kept && prepared)) {
+                    memory.launch(&launch.kernel, &launch.places)?;
                 }
+                // Before results are: they may lie where parameters lie.
+                *self.prepared() = Some(self.versions(memory));
+                self.results.iter().for_each(|r| memory.note_change(r.place.arena));
             }
             Work::Interpret(program) => {
                 let mut values = Vec::with_capacity(self.args.len());
@@ -165,7 +196,7 @@ impl Session {
         let mut out = Vec::with_capacity(runs);
         for _ in 0..runs {
             memory.measure();
-            let outcome = self.run(memory);
+            let outcome = self.run_from(memory, false);
             let times = memory.measured();
             outcome?;
             // Copies of results come last and are none of the schedule's.
@@ -184,7 +215,10 @@ fn apply(copies: &[Copy], memory: &mut Memory) -> Result<()> {
     for c in copies {
         match memory.device() {
             Device::Interpreter => memory.copy_values(c.from, c.to),
-            _ => memory.launch(&c.kernel, &[c.from, c.to])?,
+            _ => {
+                memory.launch(&c.kernel, &[c.from, c.to])?;
+                memory.note_change(c.to.arena);
+            }
         }
     }
     Ok(())
@@ -226,7 +260,17 @@ fn bind_graph(
             }
         });
     }
-    let (temporaries, scratch) = temporaries(graph);
+    let kept = of_parameters(graph);
+    let room = room(graph, &kept);
+    if room > 0 {
+        let (arena, mut offset) = (memory.add(room)?, 0);
+        for &b in &kept {
+            let place = Place { arena, offset, len: len(graph, b) };
+            offset += place.len.next_multiple_of(ALIGN);
+            places[b] = Some(place);
+        }
+    }
+    let (temporaries, scratch) = temporaries(graph, &kept);
     for (b, place) in temporaries {
         places[b] = Some(place);
     }
@@ -237,34 +281,12 @@ fn bind_graph(
         .launches
         .iter()
         .map(|l| {
-            let bound = l.buffers.iter().map(|&b| places[b].expect("every buffer of a launch was placed")).collect();
-            (kernels[l.kernel].clone(), bound)
+            let places = l.buffers.iter().map(|&b| places[b].expect("every buffer of a launch was placed")).collect();
+            let kept = written(graph, l).all(|b| kept.contains(&b));
+            Launched { kernel: kernels[l.kernel].clone(), places, kept }
         })
         .collect();
-    Ok((Work::Launch(launches), scratch))
-}
-
-/// Places of the temporaries of a schedule in the scratch arena, and the elements that this must have.
-fn temporaries(graph: &KernelGraph) -> (Vec<(usize, Place)>, usize) {
-    let len = |b: usize| graph.buffers[b].shape.iter().product::<usize>();
-    let mut lives: HashMap<usize, Interval> = HashMap::new();
-    for (time, launch) in graph.launches.iter().enumerate() {
-        for &b in launch.buffers.iter().filter(|&&b| matches!(graph.buffers[b].role, BufferRole::Temporary)) {
-            lives.entry(b).or_insert(Interval { first: time, last: time, len: len(b) }).last = time;
-        }
-    }
-    let mut lives: Vec<(usize, Interval)> = lives.into_iter().collect();
-    lives.sort_by_key(|(b, _)| *b);
-    let (offsets, scratch) = pack(&lives.iter().map(|(_, i)| *i).collect::<Vec<_>>());
-    let place = |((b, interval), offset): (&(usize, Interval), usize)| {
-        (*b, Place { arena: SCRATCH, offset, len: interval.len })
-    };
-    (lives.iter().zip(offsets).map(place).collect(), scratch)
-}
-
-/// Bytes of memory that the temporaries of a schedule need on a device, as [`Session::new`] lays them out.
-pub fn scratch_bytes(graph: &KernelGraph) -> usize {
-    temporaries(graph).1 * 4
+    Ok((Work::Launch(launches), scratch + room))
 }
 
 #[cfg(test)]
@@ -354,6 +376,70 @@ mod tests {
                 let next = memory.read_f32(state).expect("readable");
                 assert_eq!(next, (0..6).map(|i| 1.0 + (i * run) as f32).collect::<Vec<_>>(), "{}", device.name());
             }
+        }
+    }
+
+    /// t[j] = sum(i) w[i, j], z[i, j] = t[j] * x[i]; the sum is stored.
+    fn product_with_a_sum_of_parameters() -> Program {
+        let axis = |name: &str, size| Axis { name: name.into(), size, pieces: vec![] };
+        let axes = vec![axis("I", 300), axis("J", 40)];
+        let (i, j) = (AxisId(0), AxisId(1));
+        let mut f = Function {
+            name: "main".into(),
+            tensors: vec![],
+            vars: vec![],
+            args: vec![],
+            body: vec![],
+            results: vec![],
+        };
+        let e = Elem::F32;
+        let (w, x) = (f.new_tensor("w", e, vec![i, j], None), f.new_tensor("x", e, vec![i], None));
+        let (t, z) = (f.new_tensor("t", e, vec![j], None), f.new_tensor("z", e, vec![i, j], None));
+        let (a, b) = (f.new_var("i", i), f.new_var("j", j));
+        let sum = Expr::sum(vec![a], foveate_compiler::ir::Pred::True, Expr::read(e, w, vec![a.into(), b.into()]));
+        let (c, d) = (f.new_var("i", i), f.new_var("j", j));
+        let product = Expr::mul(Expr::read(e, t, vec![d.into()]), Expr::read(e, x, vec![c.into()]));
+        for (tensor, vars, body) in [(t, vec![b], sum), (z, vec![c, d], product)] {
+            let clauses = vec![Clause { at: vars.iter().map(|&v| v.into()).collect(), vars, body }];
+            f.body.push(Stmt::Define(Definition { tensor, clauses, keep: Keep::Save }));
+        }
+        f.args = vec![
+            Arg { tensor: w, role: ArgRole::Param("w".into()) },
+            Arg { tensor: x, role: ArgRole::Input("x".into()) },
+        ];
+        f.results = vec![FnResult { tensor: z, role: ResultRole::Output("z".into()) }];
+        Program { axes, functions: vec![f], entry: FuncId(0) }
+    }
+
+    #[test]
+    fn what_depends_on_parameters_alone_is_computed_when_they_change() {
+        for device in devices() {
+            let program = product_with_a_sum_of_parameters();
+            let graph = device.facts().map(|f| schedule(&program, &f));
+            let mut memory = Memory::new(device.clone()).expect("memory");
+            let params = memory.add(12_000).expect("memory");
+            let w = Place { arena: params, offset: 0, len: 12_000 };
+            let args = |r: &ArgRole| matches!(r, ArgRole::Param(_)).then_some(w);
+            let s = Session::new(&mut memory, &program, graph.as_ref(), &Bindings { args: &args, ..Bindings::NONE })
+                .expect("a program that fits");
+            let x = s.arg(&ArgRole::Input("x".into())).expect("an argument");
+            let run = |memory: &mut Memory, weight: f32, input: f32| {
+                memory.write(x, &Data::F32(vec![input; 300])).expect("fits");
+                memory.measure();
+                s.run(memory).expect("runs");
+                let launches = memory.measured().len();
+                let (place, elem, _) = s.result(&ResultRole::Output("z".into())).expect("a result");
+                let z = memory.read_f64(place, elem).expect("readable");
+                assert!(z.iter().all(|&z| z == f64::from(300.0 * weight * input)), "{}", device.name());
+                launches
+            };
+            memory.write(w, &Data::F32(vec![1.0; 12_000])).expect("fits");
+            let first = run(&mut memory, 1.0, 2.0);
+            let second = run(&mut memory, 1.0, 3.0);
+            memory.write(w, &Data::F32(vec![0.5; 12_000])).expect("fits");
+            let third = run(&mut memory, 0.5, 3.0);
+            assert_eq!(first, third, "{}", device.name());
+            assert!(first == 0 || second < first, "{}: {second} of {first} launches", device.name());
         }
     }
 
