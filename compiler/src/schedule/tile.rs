@@ -124,7 +124,8 @@ fn put_apart(
     let far = view.shape(tensor).iter().product::<usize>() * 4 > AWAY;
     let sum = loads.iter().any(|l| l.weight >= 8.0);
     let apart = address(view, tensor, &clause.at).coefficient(lane) > 1;
-    if !(far && sum && apart && is_cheap_to_copy(work.points, work)) {
+    let once = clause.at.iter().filter(|i| i.uses(lane)).count() == 1;
+    if !(far && sum && apart && once && is_cheap_to_copy(work.points, work)) {
         return None;
     }
     clause.at.iter().position(|i| i.as_var() == Some(lane))
