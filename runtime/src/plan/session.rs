@@ -298,21 +298,17 @@ mod tests {
     };
     use foveate_compiler::schedule::schedule;
 
+    /// Two axes of these sizes, and a function with nothing in it yet.
+    fn over(i: usize, j: usize) -> (Vec<Axis>, Function) {
+        let axes = [("I", i), ("J", j)].map(|(name, size)| Axis { name: name.into(), size, pieces: vec![] });
+        let (tensors, vars, args, body, results) = Default::default();
+        (axes.to_vec(), Function { name: "main".into(), tensors, vars, args, body, results })
+    }
+
     /// y[i] = x[i] + s[i], z[j] = sum(i) y[i] * w[i, j]; the next s is y, the gradient of "w" has z's values twice.
     fn program() -> Program {
-        let axes = vec![
-            Axis { name: "I".into(), size: 6, pieces: vec![] },
-            Axis { name: "J".into(), size: 10, pieces: vec![] },
-        ];
+        let (axes, mut f) = over(6, 10);
         let (i, j) = (AxisId(0), AxisId(1));
-        let mut f = Function {
-            name: "main".into(),
-            tensors: vec![],
-            vars: vec![],
-            args: vec![],
-            body: vec![],
-            results: vec![],
-        };
         let e = Elem::F32;
         let [x, s] = ["x", "s"].map(|n| f.new_tensor(n, e, vec![i], None));
         let w = f.new_tensor("w", e, vec![i, j], None);
@@ -381,17 +377,8 @@ mod tests {
 
     /// t[j] = sum(i) w[i, j], z[i, j] = t[j] * x[i]; the sum is stored.
     fn product_with_a_sum_of_parameters() -> Program {
-        let axis = |name: &str, size| Axis { name: name.into(), size, pieces: vec![] };
-        let axes = vec![axis("I", 300), axis("J", 40)];
+        let (axes, mut f) = over(300, 40);
         let (i, j) = (AxisId(0), AxisId(1));
-        let mut f = Function {
-            name: "main".into(),
-            tensors: vec![],
-            vars: vec![],
-            args: vec![],
-            body: vec![],
-            results: vec![],
-        };
         let e = Elem::F32;
         let (w, x) = (f.new_tensor("w", e, vec![i, j], None), f.new_tensor("x", e, vec![i], None));
         let (t, z) = (f.new_tensor("t", e, vec![j], None), f.new_tensor("z", e, vec![i, j], None));

@@ -173,10 +173,7 @@ impl Scope<'_> {
         let shape = self.view.shape(*tensor);
         let guard = match bounds {
             Bounds::Inside => Pred::True,
-            Bounds::Zero => {
-                let inside = Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, self)));
-                self.unproven(&inside)
-            }
+            Bounds::Zero => self.unproven(&self.inside(*tensor, at)),
         };
         let at = &self.inside_rows(*tensor, at, &shape);
         let address = self.address(*tensor, at);
@@ -218,6 +215,12 @@ impl Scope<'_> {
         let cond = self.test(&guard);
         let zero = self.op(Op::Const(0f64.to_bits()), Type { elem: self.ty(value).elem, lanes: 1 });
         self.select(cond, value, zero)
+    }
+
+    /// That indices are inside a tensor.
+    pub(super) fn inside(&self, tensor: TensorId, at: &[Index]) -> Pred {
+        let shape = self.view.shape(tensor);
+        Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, self)))
     }
 
     /// The indices of a read as they may be used where its guards do not hold: what this kernel writes is read in its own rows only, since another item

@@ -159,15 +159,12 @@ impl Scope<'_> {
         common
     }
 
-    /// The conditions without which a factor is 0.
+    /// The conditions without which a factor is 0, and with it the product, whatever the others are.
     fn zero_unless(&self, e: &Expr) -> Pred {
         match &*e.node {
             Node::Binary(BinaryOp::Mul, a, b) => Pred::and([self.zero_unless(a), self.zero_unless(b)]),
             Node::Select(p, _, zero) if matches!(&*zero.node, Node::Const(0)) => p.clone(),
-            Node::Read { tensor, at, bounds: Bounds::Zero } => {
-                let shape = self.view.shape(*tensor);
-                Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, self)))
-            }
+            Node::Read { tensor, at, bounds: Bounds::Zero } => self.inside(*tensor, at),
             _ => Pred::True,
         }
     }
