@@ -222,9 +222,14 @@ impl<'a> Emitter<'a> {
         if ty.lanes == 1 { value } else { self.widen(self.raw_lane(value, ty.lanes, lane), ty.elem) }
     }
 
-    /// The lanes of two vectors by turns. A vector made of the lanes of two others is a shuffle on the processor.
+    /// The lanes of two vectors by turns.
     pub fn zip(&self, a: Value, b: Value, ty: Type, half: Half) -> Value {
         let from = if half == Half::First { 0 } else { ty.lanes / 2 };
+        #[cfg(feature = "cpu")]
+        if self.target.host && ty.elem == Elem::F32 {
+            let lanes = (from..from + ty.lanes / 2).flat_map(|i| [i, ty.lanes + i]).map(i32::from);
+            return self.shuffle(a, b, lanes.collect());
+        }
         let lanes = (from..from + ty.lanes / 2)
             .flat_map(|i| [self.raw_lane(a, ty.lanes, i), self.raw_lane(b, ty.lanes, i)])
             .collect();

@@ -14,6 +14,8 @@ mod emit;
 #[cfg(feature = "cpu")]
 mod host;
 mod kernel;
+#[cfg(feature = "cpu")]
+mod llvm;
 mod memory;
 #[cfg(feature = "cpu")]
 mod pool;

@@ -99,32 +99,6 @@ impl Emitter<'_> {
         self.loaded(self.load(pointer), ty)
     }
 
-    /// Has the line of the element at a position of a buffer brought into the nearest cache; the element may lie outside.
-    #[cfg(feature = "cpu")]
-    pub fn prefetch(&self, buffer: Value, index: Value) {
-        use cubecl::ir::pliron::builtin::attributes::IntegerAttr;
-        use cubecl::ir::pliron::builtin::op_interfaces::OneResultInterface;
-        use cubecl::ir::pliron::builtin::types::{IntegerType, Signedness};
-        use cubecl::ir::pliron::utils::apint::{APInt, bw};
-        use pliron_llvm::ops::{CallIntrinsicOp, ConstantOp};
-        use pliron_llvm::types::{FuncType, PointerType, VoidType};
-        let element = self.element(buffer, self.index(index));
-        let ctx = self.scope.ctx_mut();
-        let int = IntegerType::get(ctx, 32, Signedness::Signless);
-        // For reading, in the nearest cache, as data.
-        let flags = [0, 3, 1].map(|flag| {
-            let attribute = IntegerAttr::new(int, APInt::from_u32(flag, bw(32)));
-            let op = ConstantOp::new(self.scope.ctx_mut(), Box::new(attribute));
-            self.scope.register(&op);
-            op.get_result(self.scope.ctx())
-        });
-        let ctx = self.scope.ctx_mut();
-        let (pointer, void) = (PointerType::get(ctx, 0), VoidType::get(ctx));
-        let ty = FuncType::get(ctx, void.into(), vec![pointer.into(), int.into(), int.into(), int.into()], false);
-        let operands = std::iter::once(element).chain(flags).collect();
-        self.scope.register(&CallIntrinsicOp::new(ctx, "llvm.prefetch.p0".into(), ty, operands));
-    }
-
     /// Stores lanes next to one another from a scalar index.
     pub fn store_buffer(&self, buffer: Value, index: Value, value: Value, ty: Type) {
         if ty.lanes > 1 && !self.target.host {

@@ -13,10 +13,10 @@ use crate::ir::{Clause, Elem, Expr, Index, TensorId, VarId};
 use crate::loops::{Half, Kernel, Op, Type, ValueId};
 
 /// The fewest lanes of a square: smaller ones are as fast element by element.
-const LANES: usize = 4;
+pub const LANES: usize = 4;
 
 /// Whether all that is read can be read in vectors along `read`, and something cannot along `written`.
-fn turns(reads: &[Load], read: VarId, written: VarId) -> bool {
+pub fn turns(reads: &[Load], read: VarId, written: VarId) -> bool {
     let along = |l: &Load| !l.uses(read) || l.runs_along(read);
     let apart = |l: &Load| l.uses(read) && l.uses(written) && !l.runs_along(written);
     reads.iter().all(along) && reads.iter().any(apart)

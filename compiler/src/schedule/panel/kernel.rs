@@ -32,6 +32,8 @@ pub(super) struct Emitter {
     pub tiles: usize,
     /// Register tiles an item.
     pub each: usize,
+    /// Whether the panel is filled in squares.
+    pub squares: bool,
     /// How many elements along the unrolled variable an item takes along, if it does.
     pub rows: Option<usize>,
 }
@@ -103,6 +105,10 @@ impl Emitter {
             }
         }
         let innermost = chunks.inner.last().copied().or(split.map(|(.., within)| within));
+        let squares = innermost.filter(|_| self.squares).map(|v| {
+            let size = view.size_of(v) as usize;
+            (view.var("square", size.div_ceil(width)), view.var("along", size - width + 1))
+        });
         // While a tile is computed, the rows of the next one are brought near: at every step a line of another row, so that it is all of them in as many
         // steps as a line has elements.
         let soon = match (&own, innermost) {
@@ -162,13 +168,16 @@ impl Emitter {
                     inside.push((within, block, self.shorter(s, v, block, number)));
                 }
                 chunks.inner.iter().for_each(|&v| inside.push((v, view.size_of(v) as usize, None)));
-                nest(s, &inside, &mut |s| {
-                    let values = s.eval_many(&panel);
-                    let at = self.point(&inside);
-                    for (m, value) in values.into_iter().enumerate() {
-                        s.store_local(panel_tensor, &[at.scale(vectors as i64).plus(m as i64)], value);
-                    }
-                });
+                match squares {
+                    Some(square) => self.fill_in_squares(s, panel_tensor, &panel, &inside, square),
+                    None => nest(s, &inside, &mut |s| {
+                        let values = s.eval_many(&panel);
+                        let at = self.point(&inside);
+                        for (m, value) in values.into_iter().enumerate() {
+                            s.store_local(panel_tensor, &[at.scale(vectors as i64).plus(m as i64)], value);
+                        }
+                    }),
+                }
                 if let Some((span, held)) = rows {
                     s.lane_var = Some(across);
                     nest(s, &inside, &mut |s| {
@@ -283,6 +292,49 @@ impl Emitter {
     fn zero(&self, s: &mut Scope<'_>, vector: Type) -> ValueId {
         let zero = s.op(Op::Const(0f64.to_bits()), Type { lanes: 1, ..vector });
         s.widen(zero)
+    }
+
+    /// Evaluates the panel in vectors along the innermost summed variable and changes rows for columns. `square` and `along` are the kernel's variables for
+    /// the number of a square and for its first point.
+    fn fill_in_squares(
+        &self,
+        s: &mut Scope<'_>,
+        tensor: TensorId,
+        panel: &[Expr],
+        inside: &Loops,
+        (square, along): (VarId, VarId),
+    ) {
+        let (width, lane) = (self.width, s.lane_var);
+        let Some((&(innermost, size, end), outer)) = inside.split_last() else { return };
+        around(s, outer, &mut |s| {
+            let end = end.map(|end| {
+                let width = s.int(width as i64);
+                s.int_op(BinaryOp::Div, end, width)
+            });
+            around(s, &[(square, size.div_ceil(width), end)], &mut |s| {
+                let start = s.tile_start(s.value_of(square), width, size);
+                s.bind(along, start);
+                for (m, e) in panel.iter().enumerate() {
+                    let row = |n: usize| {
+                        let place = |v: VarId| match v {
+                            v if v == innermost => Some(along.into()),
+                            v if Some(v) == lane => Some(Index::from(v).plus(n as i64)),
+                            _ => None,
+                        };
+                        e.subst_vars(&place, s.view)
+                    };
+                    let rows: Vec<Expr> = (0..width).map(row).collect();
+                    s.lane_var = Some(along);
+                    let columns = s.square(&rows);
+                    s.lane_var = lane;
+                    for (n, value) in columns.into_iter().enumerate() {
+                        let first = Index::from(along).plus(n as i64);
+                        let at = self.point(inside).subst(&|v| (v == innermost).then(|| first.clone()), s.view);
+                        s.store_local(tensor, &[at.scale(self.vectors as i64).plus(m as i64)], value);
+                    }
+                }
+            });
+        });
     }
 
     /// How many points of the block there are, if not all blocks have the same number.

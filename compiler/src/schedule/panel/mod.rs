@@ -14,8 +14,9 @@ mod merge;
 mod tests;
 
 use super::Facts;
+use super::along::has_reduce;
 use super::expand::View;
-use super::{loads, tile};
+use super::{loads, tile, turn};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Expr, Monoid, Node, Pred, Reduction, TensorId, VarId};
 use crate::loops::Kernel;
@@ -118,6 +119,7 @@ pub fn schedule(
     let unroll_tiles = long.div_ceil(unroll);
     let tiles = free.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * unroll_tiles;
     let panels = fixed.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * size.div_ceil(width * vectors);
+    let squares = parts.in_squares(view, &chunks, &group, width);
     let cost = loads::panel_cost(view, &parts.panel, &group);
     let least = TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
     // Pieces of far rows are read once; what is read where it is needed should stay near until the last panel has seen it.
@@ -144,7 +146,8 @@ pub fn schedule(
         each = span.div_ceil(unroll);
     }
     let rows = rows.then_some(span);
-    let emitter = Emitter { parts, chunks, group, fixed, free, size, width, vectors, unroll, tiles, each, rows };
+    let emitter =
+        Emitter { parts, chunks, group, fixed, free, size, width, vectors, unroll, tiles, each, squares, rows };
     Some(emitter.emit(view, tensor, clause))
 }
 
@@ -165,7 +168,7 @@ fn recognise(view: &mut View<'_>, clause: &Clause, body: &Expr, lanes: &[VarId])
     if sums.iter().filter(|s| **s != r).map(&points).sum::<usize>() > BESIDE {
         return None;
     }
-    if r.op != Monoid::Sum || !r.body.elem.is_float() || super::along::has_reduce(&r.body) {
+    if r.op != Monoid::Sum || !r.body.elem.is_float() || has_reduce(&r.body) {
         return None;
     }
     if points(&r) < POINTS {
@@ -251,6 +254,19 @@ impl Contraction {
         let far = |t: TensorId| view.shape(t).iter().product::<usize>() * 4 > loads::AWAY;
         let copied = |t: TensorId| copies.iter().any(|(copied, _)| *copied == t);
         loads::loads(view, &self.panel).iter().any(|l| copied(l.tensor) && far(l.tensor) && !l.runs_along(last))
+    }
+
+    /// Whether a panel is filled in squares: what it reads lies side by side along the last summed variable and not along the lanes, and whole squares cover
+    /// every chunk.
+    fn in_squares(&self, view: &View<'_>, chunks: &Chunks, lanes: &[VarId], width: usize) -> bool {
+        let (Some(&last), Some(&lane)) = (self.vars.last(), lanes.last()) else { return false };
+        let size = view.size_of(last) as usize;
+        let whole = match chunks.split.filter(|_| chunks.inner.is_empty()) {
+            Some((_, block, _)) => size.is_multiple_of(width) && block.is_multiple_of(width),
+            None => chunks.inner.last() == Some(&last) && size >= width,
+        };
+        let reads = loads::loads(view, &self.panel);
+        whole && width >= turn::LANES && !has_reduce(&self.panel) && turn::turns(&reads, last, lane)
     }
 
     /// Takes the factors that the last summed variable leaves alone out of the sum over it, if it is long.

@@ -57,6 +57,17 @@ fn a_long_sum_comes_in_chunks() {
 }
 
 #[test]
+fn weights_with_their_inputs_side_by_side_fill_it_in_squares() {
+    // Whole squares, one that overlaps the one before it, less than one, and chunks.
+    for (n, o, c, squares) in [(600, 48, 32, true), (700, 50, 39, true), (600, 48, 12, false), (2000, 48, 1024, true)] {
+        let program = product(n, o, c, false, true).program();
+        let text: String = schedule(&program, &facts()).kernels.iter().map(|k| k.to_string()).collect();
+        assert!(text.contains("panel") && text.contains("zip") == squares, "{text}");
+        check_schedule(&program, &arguments(&program));
+    }
+}
+
+#[test]
 fn a_sum_over_several_variables_comes_in_blocks_of_one() {
     let (b, r, s, n, o) = (3, 5, 67, 50, 64);
     // In one order they are one variable.
