@@ -2,12 +2,12 @@
 
 use super::Facts;
 use super::along;
-use super::emit::{I32, Scope, stored_elem};
+use super::emit::{Scope, stored_elem};
 use super::rows::Rows;
 use super::steps::{Stage, Step, Turned, TurnedStage, points};
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Elem, Expr, Index, TensorId, VarId};
-use crate::loops::{Half, LocalId, Op, Stmt, Type, ValueId};
+use crate::loops::{Type, ValueId};
 
 /// What takes the value of a member at some indices, for the vector of that number.
 pub type Put<'p> = &'p mut dyn FnMut(&mut Scope<'_>, TensorId, &[Index], ValueId, usize);
@@ -89,21 +89,19 @@ impl Scope<'_> {
         self.filled(stage.tensor);
     }
 
-    /// Fills a stage by squares: a vector along its last variable for each of a vector's rows, then with rows and columns changed. Loops stay
-    /// loops: the square is in the nearest cache, and written out it would be most of the kernel's text.
+    /// Fills a stage by squares: a vector along its last variable for each of a vector's rows, then with rows and columns changed.
     fn turned_stage(&mut self, rows: &Rows, stage: &Stage, turned: &TurnedStage, at: &[Index]) {
         let Some((&last, outer)) = stage.vars.split_last() else { return };
         let (size, width, vectors) = (self.view.size_of(last) as usize, rows.block.width, rows.block.vectors);
-        let f = Type { elem: Elem::F32, lanes: self.lanes };
-        let square = self.scratch("square", f, 2 * width);
-        let body = {
+        let row = |s: &Self, k: usize| {
             let sub = |v: VarId| match v {
-                v if v == rows.lane => Some(turned.row.into()),
+                v if v == rows.lane => Some(Index::from(turned.row).plus(k as i64)),
                 v if v == last => Some(turned.along.into()),
                 _ => None,
             };
-            stage.body.subst_vars(&sub, self.view)
+            stage.body.subst_vars(&sub, s.view)
         };
+        let bodies: Vec<Expr> = (0..width).map(|k| row(self, k)).collect();
         let before = (self.lane_var, std::mem::take(&mut self.more_lanes), self.along);
         self.loops(outer, &mut |s| {
             s.count(size.div_ceil(width), |s, n| {
@@ -113,55 +111,19 @@ impl Scope<'_> {
                     s.bind(rows.vec, n);
                     let offset = s.offset(rows, n);
                     let first = s.int_op(BinaryOp::Add, s.value_of(rows.lane), offset);
+                    s.bind(turned.row, first);
                     (s.lane_var, s.along) = (Some(turned.along), size.is_multiple_of(width));
-                    s.count(width, |s, k| {
-                        let row = s.int_op(BinaryOp::Add, first, k);
-                        s.bind(turned.row, row);
-                        let value = s.eval(&body);
-                        let value = s.widen(value);
-                        s.push(Stmt::StoreLocal { local: square, index: k, value });
-                    });
+                    let columns = s.square(&bodies);
                     (s.lane_var, s.along) = (before.0, before.2);
-                    let from = s.transpose(square, width);
-                    s.count(width, |s, k| {
-                        let place = s.int_op(BinaryOp::Add, start, k);
-                        s.bind(last, place);
-                        let from = s.int_op(BinaryOp::Add, k, from);
-                        let value = s.op(Op::LoadLocal { local: square, index: from }, f);
-                        s.store_local(stage.tensor, at, value);
-                    });
+                    for (k, value) in columns.into_iter().enumerate() {
+                        let place = |v: VarId| (v == last).then(|| Index::from(turned.along).plus(k as i64));
+                        let at: Vec<Index> = at.iter().map(|i| i.subst(&place, s.view)).collect();
+                        s.store_local(stage.tensor, &at, value);
+                    }
                 });
             });
         });
         self.more_lanes = before.1;
-    }
-
-    /// Changes rows for columns in the first `width` vectors of a local array, each of as many lanes, with as many after them to work in; gives where
-    /// the first of the columns then is. Every round zips the vectors of the first half with those of the second.
-    fn transpose(&mut self, square: LocalId, width: usize) -> ValueId {
-        let (rounds, half) = (width.ilog2() as usize, self.int(width as i64 / 2));
-        let (two, size) = (self.int(2), self.int(width as i64));
-        let f = Type { elem: Elem::F32, lanes: self.lanes };
-        self.count(rounds, |s, round| {
-            let odd = s.op(Op::Rem(round, two), I32);
-            let from = s.int_op(BinaryOp::Mul, odd, size);
-            let to = s.int_op(BinaryOp::Sub, size, from);
-            s.count(width / 2, |s, k| {
-                let low = s.int_op(BinaryOp::Add, from, k);
-                let high = s.int_op(BinaryOp::Add, low, half);
-                let a = s.op(Op::LoadLocal { local: square, index: low }, f);
-                let b = s.op(Op::LoadLocal { local: square, index: high }, f);
-                let twice = s.int_op(BinaryOp::Mul, k, two);
-                let to = s.int_op(BinaryOp::Add, twice, to);
-                let one = s.int(1);
-                for (n, half) in [Half::First, Half::Second].into_iter().enumerate() {
-                    let value = s.op(Op::Zip(a, b, half), f);
-                    let index = if n == 0 { to } else { s.int_op(BinaryOp::Add, to, one) };
-                    s.push(Stmt::StoreLocal { local: square, index, value });
-                }
-            });
-        });
-        self.int(if rounds % 2 == 1 { width as i64 } else { 0 })
     }
 
     /// Evaluates a body for all values of its variables, several of the last one at a time, and for all vectors of an item; gives each to `f` with its

@@ -220,16 +220,6 @@ impl<'a> Scope<'a> {
         self.starts.contains_key(&var)
     }
 
-    /// A local array that stands for no tensor, the same one for equal names.
-    pub fn scratch(&mut self, name: &str, ty: Type, len: usize) -> LocalId {
-        let old = self.kernel.locals.iter().position(|l| l.name == name && l.ty == ty && l.len == len as u32);
-        let id = old.unwrap_or_else(|| {
-            self.kernel.locals.push(Local { name: name.into(), ty, len: len as u32 });
-            self.kernel.locals.len() - 1
-        });
-        LocalId(id as u32)
-    }
-
     /// From now on, reads of the tensor give this value.
     pub fn pin(&mut self, tensor: TensorId, value: ValueId) {
         self.pinned.insert(tensor, value);
