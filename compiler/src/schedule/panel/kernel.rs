@@ -1,5 +1,6 @@
 //! The kernel of a contraction: what an item keeps in local arrays, and its loops.
 
+use super::rows::Part;
 use super::{Chunks, Contraction, WRITTEN_OUT};
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Clause, Expr, Index, Node, Pred, TensorId, VarId, atom};
@@ -28,32 +29,33 @@ pub(super) struct Emitter {
     pub width: usize,
     pub vectors: usize,
     pub unroll: usize,
+
     /// Register tiles of a panel, over all items.
     pub tiles: usize,
     /// Register tiles an item.
     pub each: usize,
     /// Whether the panel is filled in squares.
     pub squares: bool,
-    /// How many elements along the unrolled variable an item takes along, if it does.
-    pub rows: Option<usize>,
+    /// What an item takes along of the factor that belongs to the unrolled variable, if it does.
+    pub rows: Option<Part>,
 }
 
 /// What an item holds of the factor that belongs to the unrolled variable.
 enum Own {
     /// Nothing: its elements are read where they are needed, an expression for each step. If all conditions in them hold, the second ones serve.
     Read(Vec<Expr>, Option<(Pred, Vec<Expr>)>),
-    /// Rows in a local array that begin so many elements apart.
-    Held(TensorId, usize),
+    /// Parts of rows in a local array.
+    Held(TensorId, Part),
 }
 
 /// The variables of a chunk's points with how often their loops run: a number, or a value where the last block is shorter.
-type Loops = Vec<(VarId, usize, Option<ValueId>)>;
+pub(super) type Loops = Vec<(VarId, usize, Option<ValueId>)>;
 
 impl Emitter {
     /// The kernel and its tensors, in buffer order.
     pub fn emit(&self, view: &mut View<'_>, tensor: TensorId, clause: &Clause) -> (Kernel, Vec<TensorId>) {
         let Emitter { parts, chunks, vectors, unroll, width, .. } = self;
-        let (vectors, unroll, width) = (*vectors, *unroll, *width);
+        let (vectors, unroll, width, panels) = (*vectors, *unroll, *width, self.panels());
         let span = width * vectors;
         let lane = view.var("lane", tile::lane_range(self.size, width, vectors));
         view.aligned_lane = self.size.is_multiple_of(span).then_some(lane);
@@ -62,12 +64,14 @@ impl Emitter {
         let split = chunks.split.map(|(v, block, blocks)| {
             (v, block, view.var("block", blocks), view.var(&view.function.var(v).name.clone(), block))
         });
-        let panel_tensor = local_array(view, "panel", chunks.points * vectors);
+        let panel_tensor = local_array(view, "panel", panels * chunks.points * vectors);
+        let panel_var = view.var("panel", panels);
         let across = view.var("across", long - width + 1);
-        // Rows an odd number of vectors apart: their elements do not fall on the same few places of a cache.
-        let apart = |span: usize| (span / width) | 1;
-        let rows = self.rows.map(|span| (span, local_array(view, "rows", chunks.points * apart(span))));
-        let sums_tensor = (!chunks.whole()).then(|| local_array(view, "sums", self.each * unroll * vectors));
+        let rows = self.rows.map(|part| {
+            let len = chunks.points * self.apart(part) * (part.span / part.piece);
+            (part, local_array(view, "rows", len))
+        });
+        let sums_tensor = (!chunks.whole()).then(|| local_array(view, "sums", panels * self.each * unroll * vectors));
 
         // Expressions at vector `m` and unrolled step `n`, over kernel variables.
         let place = Place { lane: Some(lane), group: &self.group, width, unrolled: Some((parts.unrolled, base)) };
@@ -84,7 +88,7 @@ impl Emitter {
         };
         let panel: Vec<Expr> = (0..vectors).map(|m| chunked(view, &at(view, &parts.panel, m, 0))).collect();
         let own = match rows {
-            Some((span, held)) => Own::Held(held, apart(span) * width),
+            Some((part, held)) => Own::Held(held, part),
             None => {
                 let steps: Vec<Expr> = (0..unroll).map(|n| chunked(view, &at(view, &parts.own, 0, n))).collect();
                 let plain = self.unconditional(view, &steps);
@@ -124,24 +128,30 @@ impl Emitter {
         let mut s = Scope::new(name, view, width as u8);
         s.lane_var = Some(lane);
         let lane_tiles = self.size.div_ceil(span);
+        let lane_groups = lane_tiles.div_ceil(panels);
         let parts_of_panel = match self.rows {
-            Some(span) => long.div_ceil(span),
+            Some(part) => long.div_ceil(part.span),
             None => self.tiles.div_ceil(self.each),
         };
         let fixed_items: usize = self.fixed.iter().map(|&v| view.size_of(v) as usize).product();
-        s.kernel.items = (lane_tiles * fixed_items * parts_of_panel) as u32;
+        s.kernel.items = (lane_groups * fixed_items * parts_of_panel) as u32;
         // Panels one after the other, so that what the tiles read stays near.
         let item = s.item();
-        let (number, mut rest) = s.split_item(item, lane_tiles);
-        let start = s.tile_start(number, span, self.size);
-        s.bind(lane, start);
+        let (number, mut rest) = s.split_item(item, lane_groups);
+        let group = s.tile_start(number, panels, lane_tiles);
+        let bind_panel = |s: &mut Scope<'_>, number: ValueId| {
+            s.bind(panel_var, number);
+            let tile = s.int_op(BinaryOp::Add, group, number);
+            let start = s.tile_start(tile, span, self.size);
+            s.bind(lane, start);
+        };
         for &v in self.fixed.iter().rev() {
             let (value, left) = s.split_item(rest, view.size_of(v) as usize);
             s.bind(v, value);
             rest = left;
         }
         let first = match self.rows {
-            Some(span) => s.tile_start(rest, span, long),
+            Some(part) => s.tile_start(rest, part.span, long),
             None => s.tile_start(rest, self.each, self.tiles),
         };
 
@@ -153,7 +163,7 @@ impl Emitter {
         if let Some(t) = sums_tensor {
             s.local(t, vector);
             let zero = self.zero(&mut s, vector);
-            s.count(self.each * unroll * vectors, |s, at| s.store_local_at(t, at, zero));
+            s.count(panels * self.each * unroll * vectors, |s, at| s.store_local_at(t, at, zero));
         }
         let mut loops: Loops = Vec::new();
         chunks.outer.iter().for_each(|&v| loops.push((v, view.size_of(v) as usize, None)));
@@ -168,122 +178,143 @@ impl Emitter {
                     inside.push((within, block, self.shorter(s, v, block, number)));
                 }
                 chunks.inner.iter().for_each(|&v| inside.push((v, view.size_of(v) as usize, None)));
+                let place = |point: &Index| self.place(panel_var, point);
                 match squares {
-                    Some(square) => self.fill_in_squares(s, panel_tensor, &panel, &inside, square),
+                    Some(square) => s.count(panels, |s, number| {
+                        bind_panel(s, number);
+                        self.fill_in_squares(s, panel_tensor, &panel, &inside, square, &place);
+                    }),
                     None => nest(s, &inside, &mut |s| {
-                        let values = s.eval_many(&panel);
-                        let at = self.point(&inside);
-                        for (m, value) in values.into_iter().enumerate() {
-                            s.store_local(panel_tensor, &[at.scale(vectors as i64).plus(m as i64)], value);
+                        let at = place(&self.point(&inside));
+                        for number in 0..panels {
+                            let number = s.int(number as i64);
+                            bind_panel(s, number);
+                            let values = s.eval_many(&panel);
+                            for (m, value) in values.into_iter().enumerate() {
+                                s.store_local(panel_tensor, &[at.plus(m as i64)], value);
+                            }
                         }
                     }),
                 }
-                if let Some((span, held)) = rows {
+                if let Some((part, held)) = rows {
                     s.lane_var = Some(across);
                     nest(s, &inside, &mut |s| {
-                        let at = self.point(&inside).scale(apart(span) as i64);
-                        for n in 0..span / width {
+                        let at = self.point(&inside).scale(self.apart(part) as i64);
+                        for n in 0..part.span / width {
                             let ahead = s.int((n * width) as i64);
                             let start = s.int_op(BinaryOp::Add, first, ahead);
                             s.bind(across, start);
                             let value = s.eval(&row);
-                            s.store_local(held, &[at.plus(n as i64)], value);
+                            s.store_local(held, &[at.plus(self.held(part, n) as i64)], value);
                         }
                     });
                     s.lane_var = Some(lane);
                 }
-                s.count(self.each, |s, counter| {
-                    let ahead = self.bind_tile(s, first, counter, base, long);
-                    let offset = s.int((unroll * vectors) as i64);
-                    let offset = s.int_op(BinaryOp::Mul, counter, offset);
-                    let mut regs = Vec::new();
-                    for n in 0..unroll * vectors {
-                        let value = match sums_tensor {
-                            Some(t) => {
-                                let n = s.int(n as i64);
-                                let at = s.int_op(BinaryOp::Add, offset, n);
-                                s.load_local_at(t, at)
-                            }
-                            None => self.zero(s, vector),
-                        };
-                        regs.push(s.reg(value));
-                    }
-                    let (outer, last) = inside.split_at(inside.len() - 1);
-                    let point = self.point(&inside);
-                    around(s, outer, &mut |s| match &own {
-                        Own::Held(held, apart) => nest(s, last, &mut |s| {
-                            let row = s.uniform(&point.scale(*apart as i64));
-                            let row = s.int_op(BinaryOp::Add, row, ahead);
-                            let mut element = |s: &mut Scope<'_>, n: usize| {
-                                let step = s.int(n as i64);
-                                let at = s.int_op(BinaryOp::Add, row, step);
-                                s.load_lane(*held, at)
+                s.count(panels, |s, number| {
+                    bind_panel(s, number);
+                    s.count(self.each, |s, counter| {
+                        let ahead = self.bind_tile(s, first, counter, base, long);
+                        let offset = self.offset(s, number, counter);
+                        let mut regs = Vec::new();
+                        for n in 0..unroll * vectors {
+                            let value = match sums_tensor {
+                                Some(t) => {
+                                    let n = s.int(n as i64);
+                                    let at = s.int_op(BinaryOp::Add, offset, n);
+                                    s.load_local_at(t, at)
+                                }
+                                None => self.zero(s, vector),
                             };
-                            self.multiply_add(s, panel_tensor, &point, &mut element, &regs);
-                        }),
-                        Own::Read(steps, plain) => {
-                            let sums = |s: &mut Scope<'_>, steps: &[Expr]| {
-                                let zero = self.zero(s, vector);
-                                let own: Option<Vec<RegId>> =
-                                    scales.is_some().then(|| regs.iter().map(|_| s.reg(zero)).collect());
+                            regs.push(s.reg(value));
+                        }
+                        let (outer, last) = inside.split_at(inside.len() - 1);
+                        let point = self.point(&inside);
+                        around(s, outer, &mut |s| match &own {
+                            Own::Held(tensor, part) => {
+                                let place = self.element(s, *part, ahead);
                                 nest(s, last, &mut |s| {
-                                    soon.iter().for_each(|(tensor, at)| s.prefetch(*tensor, at));
-                                    let mut element = |s: &mut Scope<'_>, n: usize| s.eval(&steps[n]);
+                                    let row = s.uniform(&point.scale((self.apart(*part) * width) as i64));
+                                    let row = s.int_op(BinaryOp::Add, row, place);
+                                    let mut element = |s: &mut Scope<'_>, n: usize| {
+                                        let step = s.int(n as i64);
+                                        let at = s.int_op(BinaryOp::Add, row, step);
+                                        s.load_lane(*tensor, at)
+                                    };
                                     self.multiply_add(
                                         s,
                                         panel_tensor,
-                                        &point,
+                                        &self.place(panel_var, &point),
                                         &mut element,
-                                        own.as_ref().unwrap_or(&regs),
+                                        &regs,
                                     );
-                                });
-                                if let (Some(scales), Some(own)) = (&scales, own) {
-                                    self.add_scaled(s, scales, &own, &regs);
+                                })
+                            }
+                            Own::Read(steps, plain) => {
+                                let sums = |s: &mut Scope<'_>, steps: &[Expr]| {
+                                    let zero = self.zero(s, vector);
+                                    let own: Option<Vec<RegId>> =
+                                        scales.is_some().then(|| regs.iter().map(|_| s.reg(zero)).collect());
+                                    nest(s, last, &mut |s| {
+                                        soon.iter().for_each(|(tensor, at)| s.prefetch(*tensor, at));
+                                        let mut element = |s: &mut Scope<'_>, n: usize| s.eval(&steps[n]);
+                                        self.multiply_add(
+                                            s,
+                                            panel_tensor,
+                                            &self.place(panel_var, &point),
+                                            &mut element,
+                                            own.as_ref().unwrap_or(&regs),
+                                        );
+                                    });
+                                    if let (Some(scales), Some(own)) = (&scales, own) {
+                                        self.add_scaled(s, scales, &own, &regs);
+                                    }
+                                };
+                                match plain {
+                                    None => sums(s, steps),
+                                    Some((pred, plain)) => {
+                                        let cond = s.test(pred);
+                                        let (then, ()) = s.block(|s| sums(s, plain));
+                                        let (otherwise, ()) = s.block(|s| sums(s, steps));
+                                        s.push(Stmt::If { cond, then, otherwise });
+                                    }
                                 }
-                            };
-                            match plain {
-                                None => sums(s, steps),
-                                Some((pred, plain)) => {
-                                    let cond = s.test(pred);
-                                    let (then, ()) = s.block(|s| sums(s, plain));
-                                    let (otherwise, ()) = s.block(|s| sums(s, steps));
-                                    s.push(Stmt::If { cond, then, otherwise });
+                            }
+                        });
+                        match sums_tensor {
+                            Some(t) => {
+                                for (n, &reg) in regs.iter().enumerate() {
+                                    let n = s.int(n as i64);
+                                    let at = s.int_op(BinaryOp::Add, offset, n);
+                                    let value = s.op(Op::Get(reg), vector);
+                                    s.store_local_at(t, at, value);
+                                }
+                            }
+                            None => {
+                                self.load_ahead(s, &results);
+                                for (&reg, result) in regs.iter().zip(&results) {
+                                    let value = s.op(Op::Get(reg), vector);
+                                    self.finish(s, tensor, value, result);
                                 }
                             }
                         }
-                    });
-                    match sums_tensor {
-                        Some(t) => {
-                            for (n, &reg) in regs.iter().enumerate() {
-                                let n = s.int(n as i64);
-                                let at = s.int_op(BinaryOp::Add, offset, n);
-                                let value = s.op(Op::Get(reg), vector);
-                                s.store_local_at(t, at, value);
-                            }
-                        }
-                        None => {
-                            self.load_ahead(s, &results);
-                            for (&reg, result) in regs.iter().zip(&results) {
-                                let value = s.op(Op::Get(reg), vector);
-                                self.finish(s, tensor, value, result);
-                            }
-                        }
-                    }
+                    })
                 });
             })
         });
         if let Some(t) = sums_tensor {
-            s.count(self.each, |s, counter| {
-                self.bind_tile(s, first, counter, base, long);
-                self.load_ahead(s, &results);
-                let offset = s.int((unroll * vectors) as i64);
-                let offset = s.int_op(BinaryOp::Mul, counter, offset);
-                for (n, result) in results.iter().enumerate() {
-                    let n = s.int(n as i64);
-                    let at = s.int_op(BinaryOp::Add, offset, n);
-                    let value = s.load_local_at(t, at);
-                    self.finish(s, tensor, value, result);
-                }
+            s.count(panels, |s, number| {
+                bind_panel(s, number);
+                s.count(self.each, |s, counter| {
+                    self.bind_tile(s, first, counter, base, long);
+                    self.load_ahead(s, &results);
+                    let offset = self.offset(s, number, counter);
+                    for (n, result) in results.iter().enumerate() {
+                        let n = s.int(n as i64);
+                        let at = s.int_op(BinaryOp::Add, offset, n);
+                        let value = s.load_local_at(t, at);
+                        self.finish(s, tensor, value, result);
+                    }
+                })
             });
         }
         s.finish()
@@ -292,49 +323,6 @@ impl Emitter {
     fn zero(&self, s: &mut Scope<'_>, vector: Type) -> ValueId {
         let zero = s.op(Op::Const(0f64.to_bits()), Type { lanes: 1, ..vector });
         s.widen(zero)
-    }
-
-    /// Evaluates the panel in vectors along the innermost summed variable and changes rows for columns. `square` and `along` are the kernel's variables for
-    /// the number of a square and for its first point.
-    fn fill_in_squares(
-        &self,
-        s: &mut Scope<'_>,
-        tensor: TensorId,
-        panel: &[Expr],
-        inside: &Loops,
-        (square, along): (VarId, VarId),
-    ) {
-        let (width, lane) = (self.width, s.lane_var);
-        let Some((&(innermost, size, end), outer)) = inside.split_last() else { return };
-        around(s, outer, &mut |s| {
-            let end = end.map(|end| {
-                let width = s.int(width as i64);
-                s.int_op(BinaryOp::Div, end, width)
-            });
-            around(s, &[(square, size.div_ceil(width), end)], &mut |s| {
-                let start = s.tile_start(s.value_of(square), width, size);
-                s.bind(along, start);
-                for (m, e) in panel.iter().enumerate() {
-                    let row = |n: usize| {
-                        let place = |v: VarId| match v {
-                            v if v == innermost => Some(along.into()),
-                            v if Some(v) == lane => Some(Index::from(v).plus(n as i64)),
-                            _ => None,
-                        };
-                        e.subst_vars(&place, s.view)
-                    };
-                    let rows: Vec<Expr> = (0..width).map(row).collect();
-                    s.lane_var = Some(along);
-                    let columns = s.square(&rows);
-                    s.lane_var = lane;
-                    for (n, value) in columns.into_iter().enumerate() {
-                        let first = Index::from(along).plus(n as i64);
-                        let at = self.point(inside).subst(&|v| (v == innermost).then(|| first.clone()), s.view);
-                        s.store_local(tensor, &[at.scale(self.vectors as i64).plus(m as i64)], value);
-                    }
-                }
-            });
-        });
     }
 
     /// How many points of the block there are, if not all blocks have the same number.
@@ -350,14 +338,14 @@ impl Emitter {
     }
 
     /// The number of a chunk's point.
-    fn point(&self, inside: &Loops) -> Index {
+    pub(super) fn point(&self, inside: &Loops) -> Index {
         inside.iter().fold(Index::default(), |sum, (v, size, _)| sum.scale(*size as i64).add(&(*v).into()))
     }
 
     /// Binds the variables of a register tile; gives how far into the rows that are held it begins.
     fn bind_tile(&self, s: &mut Scope<'_>, first: ValueId, counter: ValueId, base: VarId, long: usize) -> ValueId {
-        if let Some(span) = self.rows {
-            let ahead = s.tile_start(counter, self.unroll, span);
+        if let Some(part) = self.rows {
+            let ahead = s.tile_start(counter, self.unroll, part.span);
             let start = s.int_op(BinaryOp::Add, first, ahead);
             s.bind(base, start);
             return ahead;
@@ -386,7 +374,7 @@ impl Emitter {
         (pred != Pred::True && !pred.uses(innermost)).then_some((pred, plain))
     }
 
-    /// One point of the sum, for all sums of a tile. `own` gives the other factor at a step.
+    /// One point of the sum, for all sums of a tile, whose vectors of the panel begin at `point`. `own` gives the other factor at a step.
     fn multiply_add(
         &self,
         s: &mut Scope<'_>,
@@ -397,7 +385,7 @@ impl Emitter {
     ) {
         let vector = s.kernel.regs[regs[0].0 as usize];
         let read = |m: usize| {
-            let at = point.scale(self.vectors as i64).plus(m as i64);
+            let at = point.plus(m as i64);
             Expr::read(self.parts.panel.elem, panel, vec![at])
         };
         let right: Vec<ValueId> = (0..self.vectors).map(|m| s.eval(&read(m))).collect();
@@ -459,7 +447,7 @@ fn far_reads(view: &View<'_>, e: &Expr) -> Vec<(TensorId, Vec<Index>)> {
 }
 
 /// Nested loops with others inside them.
-fn around(s: &mut Scope<'_>, loops: &[(VarId, usize, Option<ValueId>)], f: &mut dyn FnMut(&mut Scope<'_>)) {
+pub(super) fn around(s: &mut Scope<'_>, loops: &[(VarId, usize, Option<ValueId>)], f: &mut dyn FnMut(&mut Scope<'_>)) {
     match loops {
         [] => f(s),
         [(v, size, None), rest @ ..] => s.for_loop(*v, *size, |s| around(s, rest, f)),

@@ -6,10 +6,12 @@
 //! local array. The order of the additions is that of the summed indices, whatever the chunks.
 //!
 //! Where the other factor's neighbours along the unrolled variable lie side by side, going down its summed points one element at a time would wait for
-//! memory at each. Then the item takes its part of every row of it along, vector by vector, into a third local array.
+//! memory at each. Then the item takes its part of every row of it along, vector by vector, into a third local array, for several panels ([`rows`]).
 
+mod held;
 mod kernel;
 mod merge;
+mod rows;
 #[cfg(test)]
 mod tests;
 
@@ -26,10 +28,6 @@ use kernel::Emitter;
 const TILES: usize = 4;
 /// Bytes of the unrolled factor that an item goes through, so that all panels find them in a cache near the core.
 const NEAR: usize = 1 << 20;
-/// Rows of more bytes than this are far away, and so many neighbouring elements are taken along of them: memory is read in pieces that it
-/// foresees. Of what is near, an item takes along what leaves room for many points.
-const FAR: usize = 2 << 20;
-const ROW: usize = 256;
 /// Items a unit, so that units that are slower or come late matter little.
 const ITEMS: usize = 8;
 /// Inner loops of no more steps than this are written out.
@@ -101,61 +99,51 @@ pub fn schedule(
     if unroll < 2 {
         return None;
     }
-    let vector_bytes = width * 4;
-    let sums = unroll * vectors * vector_bytes;
 
     // Other variables of the result: those that the panel depends on make items, the others more tiles.
     let others = clause.vars.iter().copied().filter(|v| !group.contains(v) && *v != parts.unrolled);
     let (fixed, free): (Vec<VarId>, Vec<VarId>) = others.partition(|&v| parts.panel.uses(v));
-    let rows = parts.scale.is_none() && free.is_empty() && parts.in_rows(view, long, width);
-    let all_points: usize = parts.vars.iter().map(|&v| view.size_of(v) as usize).product();
-    let far = rows && all_points * long * 4 > FAR;
-    // Near enough for every step; what else an item holds lies further away.
-    let (bytes, room) = match far {
-        true => (vectors * vector_bytes + long.min(ROW) * 4, facts.local_bytes),
-        false => (vectors * vector_bytes, facts.local_bytes / 3),
-    };
-    let chunks = Chunks::new(view, &parts.vars, bytes, (facts.local_bytes, room))?;
-    let unroll_tiles = long.div_ceil(unroll);
-    let tiles = free.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * unroll_tiles;
-    let panels = fixed.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * size.div_ceil(width * vectors);
-    let squares = parts.in_squares(view, &chunks, &group, width);
+    let values = |vars: &[VarId]| vars.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
+    let (others, tiles) = (values(&fixed), values(&free) * long.div_ceil(unroll));
     let cost = loads::panel_cost(view, &parts.panel, &group);
     let least = TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
-    // Pieces of far rows are read once; what is read where it is needed should stay near until the last panel has seen it.
-    // So should what all panels together read and write of the result's rows.
-    let beside =
-        1 + loads::loads(view, &parts.around).iter().filter(|l| l.uses(parts.unrolled) && l.uses(lane)).count();
-    let result = if panels > 1 { beside * size } else { 0 };
-    let mut most = if far { ROW / unroll } else { (NEAR / (unroll * (all_points + result) * 4)).max(least) };
-    if rows && !far {
-        most = most.min(facts.local_bytes / 3 / chunks.points / unroll);
-    }
-    if !chunks.whole() {
-        most = most.min(facts.local_bytes * 2 / 3 / sums);
-    }
-    if tiles < least || most < least {
+    if tiles < least {
         return None;
     }
-    // Enough items for all units, as long as a panel still serves enough tiles.
-    let wanted = tiles.div_ceil((facts.units * ITEMS).div_ceil(panels));
-    let each = wanted.max(least).min(most).min(tiles);
-    let mut each = tiles.div_ceil(tiles.div_ceil(each));
-    let span = if rows { part_of_row(long, width, each * unroll) } else { 0 };
-    if rows {
-        each = span.div_ceil(unroll);
-    }
-    let rows = rows.then_some(span);
+    let along = size.div_ceil(width * vectors);
+    let in_rows = parts.scale.is_none() && free.is_empty() && parts.in_rows(view, long, width);
+    let (rows, chunks, each) = if in_rows {
+        let (vars, tile, rows) = (&parts.vars, (width, vectors), (long, unroll));
+        let far = values(&parts.vars) * (long + size) * 4 > loads::AWAY;
+        let (units, room, near) = (facts.units, 2 * facts.local_bytes, facts.local_bytes / 2);
+        let task = rows::Task { vars, panels: along, tile, rows, least, others, cost, far, units, room, near };
+        let (part, chunks) = task.part(view)?;
+        (Some(part), chunks, part.span.div_ceil(unroll))
+    } else {
+        let bytes = vectors * width * 4;
+        let chunks = Chunks::new(view, &parts.vars, bytes, (facts.local_bytes, facts.local_bytes / 3))?;
+        // What is read where it is needed should stay near until the last panel has seen it. So should what all panels together read and write of the
+        // result's rows.
+        let beside =
+            1 + loads::loads(view, &parts.around).iter().filter(|l| l.uses(parts.unrolled) && l.uses(lane)).count();
+        let panels = others * along;
+        let result = if panels > 1 { beside * size } else { 0 };
+        let mut most = (NEAR / (unroll * (values(&parts.vars) + result) * 4)).max(least);
+        if !chunks.whole() {
+            most = most.min(facts.local_bytes * 2 / 3 / (unroll * bytes));
+        }
+        if most < least {
+            return None;
+        }
+        // Enough items for all units, as long as a panel still serves enough tiles.
+        let wanted = tiles.div_ceil((facts.units * ITEMS).div_ceil(panels));
+        let each = wanted.max(least).min(most).min(tiles);
+        (None, chunks, tiles.div_ceil(tiles.div_ceil(each)))
+    };
+    let squares = parts.in_squares(view, &chunks, &group, width);
     let emitter =
         Emitter { parts, chunks, group, fixed, free, size, width, vectors, unroll, tiles, each, squares, rows };
     Some(emitter.emit(view, tensor, clause))
-}
-
-/// How much of a row an item takes along: whole vectors, no more than about `most` elements, such that few are taken along twice.
-fn part_of_row(long: usize, width: usize, most: usize) -> usize {
-    let fewest = long.div_ceil(most.next_multiple_of(width));
-    let span = |parts: usize| long.div_ceil(parts).next_multiple_of(width);
-    (fewest..fewest + 4).map(span).min_by_key(|&span| (long.div_ceil(span) * span, usize::MAX - span)).unwrap_or(long)
 }
 
 /// Takes a body apart if it is a contraction for these lanes with something pointwise, or short sums, around it.

@@ -57,6 +57,17 @@ fn a_long_sum_comes_in_chunks() {
 }
 
 #[test]
+fn rows_are_taken_along_for_several_panels() {
+    // Panels that are all of an item, or parts of more; rows of whole tiles, and those of which the last tile overlaps.
+    for (n, o, c) in [(768, 96, 300), (96, 768, 300), (80, 208, 130), (112, 192, 517), (608, 80, 97)] {
+        let program = product(n, o, c, true, false).program();
+        let text: String = schedule(&program, &facts()).kernels.iter().map(|k| k.to_string()).collect();
+        assert!(text.contains("rows"), "{text}");
+        check_schedule(&program, &arguments(&program));
+    }
+}
+
+#[test]
 fn weights_with_their_inputs_side_by_side_fill_it_in_squares() {
     // Whole squares, one that overlaps the one before it, less than one, and chunks.
     for (n, o, c, squares) in [(600, 48, 32, true), (700, 50, 39, true), (600, 48, 12, false), (2000, 48, 1024, true)] {
@@ -203,5 +214,5 @@ fn what_changes_from_tile_to_tile_has_panels_of_its_own() {
     let body = Expr::mul(Expr::mul(rd(f, &[i, t]), rd(k, &[i, p])), rd(v, &[i, j]));
     let y = m.def("y", &[t, p, j], Expr::sum(vec![i], Pred::True, body));
     m.result(y);
-    holds(m, 2);
+    holds(m, 3);
 }
