@@ -9,7 +9,7 @@ use super::along::has_reduce;
 use super::assume::assume;
 use super::emit::Scope;
 use super::expand::View;
-use super::loads::{lane_group, loads, pow2};
+use super::loads::{Load, lane_group, loads, pow2};
 use super::tile;
 use super::{Facts, Planner};
 use crate::ir::index::Sizes;
@@ -104,12 +104,14 @@ fn recognise(view: &View<'_>, facts: &Facts, clause: &Clause, body: &Expr, lane:
     let count = |vars: &[VarId]| vars.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
     let all = count(&sum.vars);
     let bytes = all * size * 4;
-    // Every point has a row of its own, at least in one of what is read.
-    let own = reads.iter().any(|l| l.uses(lane) && sum.vars.iter().all(|&v| l.uses(v)));
-    if !own || all < POINTS || !facts.has_near_memory() || bytes < FAR * facts.local_bytes {
+    let mut others: Vec<VarId> = clause.vars.iter().copied().filter(|&v| v != lane).collect();
+    // Every point has a row of its own, at least in one of what is read, if not every result and point.
+    let rows = reads.iter().filter(|l| l.uses(lane) && sum.vars.iter().all(|&v| l.uses(v)));
+    let results = |l: &Load| count(&others.iter().copied().filter(|&v| l.uses(v)).collect::<Vec<_>>());
+    let most = rows.map(results).min()?;
+    if all < POINTS || !facts.has_near_memory() || bytes * most < FAR * facts.local_bytes {
         return None;
     }
-    let mut others: Vec<VarId> = clause.vars.iter().copied().filter(|&v| v != lane).collect();
     let mut taps = Vec::new();
     while let Some(&v) = others.last()
         && count(&taps) * view.size_of(v) as usize <= TAPS
@@ -129,7 +131,7 @@ fn recognise(view: &View<'_>, facts: &Facts, clause: &Clause, body: &Expr, lane:
     let tiles = size.div_ceil(width);
     let room = (facts.local_bytes / 3 / (sums * width * 4)).max(1);
     let lane_parts = tiles.div_ceil(room);
-    let items = ITEMS.div_ceil(count(&others) * lane_parts);
+    let items = ITEMS / (count(&others) * lane_parts);
     let blocks = count(points) * long.div_ceil(steps);
     let parts = items.min(bytes / (sums * size * 4 * SHARE)).min(blocks).max(1);
     Some(Columns {
