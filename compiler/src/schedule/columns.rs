@@ -105,7 +105,7 @@ fn recognise(view: &View<'_>, facts: &Facts, clause: &Clause, body: &Expr, lane:
     let all = count(&sum.vars);
     let bytes = all * size * 4;
     let mut others: Vec<VarId> = clause.vars.iter().copied().filter(|&v| v != lane).collect();
-    // Every point has a row of its own, at least in one of what is read, if not every result and point.
+    // In something that is read every point has a row of its own, or every result and point.
     let rows = reads.iter().filter(|l| l.uses(lane) && sum.vars.iter().all(|&v| l.uses(v)));
     let results = |l: &Load| count(&others.iter().copied().filter(|&v| l.uses(v)).collect::<Vec<_>>());
     let most = rows.map(results).min()?;

@@ -44,7 +44,7 @@ pub struct Stage {
 pub struct TurnedStage {
     /// What stands for the last variable.
     pub along: VarId,
-    /// What stands for the kernel's row.
+    /// What stands for the kernel's row: the first of a square's.
     pub row: VarId,
 }
 

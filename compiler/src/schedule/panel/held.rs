@@ -53,15 +53,14 @@ impl Emitter {
     }
 
     /// Evaluates the panel in vectors along the innermost summed variable and changes rows for columns. `square` and `along` are the kernel's variables for
-    /// the number of a square and for its first point.
+    /// the number of a square and for its first point, `number` the one for the number of the panel in its array.
     pub(super) fn fill_in_squares(
         &self,
         s: &mut Scope<'_>,
-        tensor: TensorId,
+        (array, number): (TensorId, VarId),
         panel: &[Expr],
         inside: &Loops,
         (square, along): (VarId, VarId),
-        place: &dyn Fn(&Index) -> Index,
     ) {
         let (width, lane) = (self.width, s.lane_var);
         let Some((&(innermost, size, end), outer)) = inside.split_last() else { return };
@@ -89,7 +88,7 @@ impl Emitter {
                     for (n, value) in columns.into_iter().enumerate() {
                         let first = Index::from(along).plus(n as i64);
                         let at = self.point(inside).subst(&|v| (v == innermost).then(|| first.clone()), s.view);
-                        s.store_local(tensor, &[place(&at).plus(m as i64)], value);
+                        s.store_local(array, &[self.place(number, &at).plus(m as i64)], value);
                     }
                 }
             });

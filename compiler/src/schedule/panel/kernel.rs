@@ -178,14 +178,13 @@ impl Emitter {
                     inside.push((within, block, self.shorter(s, v, block, number)));
                 }
                 chunks.inner.iter().for_each(|&v| inside.push((v, view.size_of(v) as usize, None)));
-                let place = |point: &Index| self.place(panel_var, point);
                 match squares {
                     Some(square) => s.count(panels, |s, number| {
                         bind_panel(s, number);
-                        self.fill_in_squares(s, panel_tensor, &panel, &inside, square, &place);
+                        self.fill_in_squares(s, (panel_tensor, panel_var), &panel, &inside, square);
                     }),
                     None => nest(s, &inside, &mut |s| {
-                        let at = place(&self.point(&inside));
+                        let at = self.place(panel_var, &self.point(&inside));
                         for number in 0..panels {
                             let number = s.int(number as i64);
                             bind_panel(s, number);
