@@ -31,8 +31,9 @@ fn holds(op: BinaryOp, a: &Expr, b: &Expr) -> Pred {
 
 /// What reaches the two operands of a binary operation when `up` reaches its result; `None` for nothing.
 ///
-/// A maximum with a constant passes nothing at the tie (so that relu'(0) = 0); of two values the tie is split in halves.
-fn binary(op: BinaryOp, a: &Expr, b: &Expr, up: &Expr) -> (Option<Expr>, Option<Expr>) {
+/// A maximum with a constant passes nothing at the tie (so that relu'(0) = 0); of two values the tie is split in halves. The first is where the
+/// maximum is more than the constant: where it is known as `value`, the operand is not needed any more.
+fn binary(op: BinaryOp, a: &Expr, b: &Expr, up: &Expr, value: Option<&Expr>) -> (Option<Expr>, Option<Expr>) {
     let up = up.clone();
     let zero = || Expr::constant(up.elem, 0.0);
     match op {
@@ -53,6 +54,7 @@ fn binary(op: BinaryOp, a: &Expr, b: &Expr, up: &Expr) -> (Option<Expr>, Option<
                     let half = Expr::mul(Expr::constant(up.elem, 0.5), up.clone());
                     Expr::select(holds(BinaryOp::Eq, x, y), half, zero())
                 };
+                let x = if y.as_const().is_some() { value.unwrap_or(x) } else { x };
                 Some(Expr::select(holds(wins, x, y), up.clone(), tie))
             };
             (share(a, b), share(b, a))
@@ -87,11 +89,20 @@ pub struct Partial {
 /// Everything that reaches reads of float tensors for which `active` holds, when `up` reaches the pointwise expression. Equal reads are listed once.
 ///
 /// What stands under a condition reaches its reads under the same condition as a whole: the factors of a cotangent may be out of range elsewhere.
-pub fn partials(e: &Expr, up: Expr, active: &dyn Fn(TensorId) -> bool, out: &mut Vec<Partial>) {
-    walk(e, up, &Pred::True, active, out);
+///
+/// `value`, if there is one, reads what the expression comes to.
+pub fn partials(e: &Expr, value: Option<&Expr>, up: Expr, active: &dyn Fn(TensorId) -> bool, out: &mut Vec<Partial>) {
+    walk(e, value, up, &Pred::True, active, out);
 }
 
-fn walk(e: &Expr, up: Expr, given: &Pred, active: &dyn Fn(TensorId) -> bool, out: &mut Vec<Partial>) {
+fn walk(
+    e: &Expr,
+    value: Option<&Expr>,
+    up: Expr,
+    given: &Pred,
+    active: &dyn Fn(TensorId) -> bool,
+    out: &mut Vec<Partial>,
+) {
     if !is_float(e.elem) || up.as_const() == Some(0.0) || !touches(e, active) {
         return;
     }
@@ -105,23 +116,23 @@ fn walk(e: &Expr, up: Expr, given: &Pred, active: &dyn Fn(TensorId) -> bool, out
         }
         Node::Unary(op, x) => {
             if let Some(d) = unary(*op, x) {
-                walk(x, Expr::mul(up, d), given, active, out);
+                walk(x, None, Expr::mul(up, d), given, active, out);
             }
         }
         Node::Binary(op, a, b) => {
-            let (to_a, to_b) = binary(*op, a, b, &up);
+            let (to_a, to_b) = binary(*op, a, b, &up, value);
             if let Some(up) = to_a {
-                walk(a, up, given, active, out);
+                walk(a, None, up, given, active, out);
             }
             if let Some(up) = to_b {
-                walk(b, up, given, active, out);
+                walk(b, None, up, given, active, out);
             }
         }
         Node::Select(p, a, b) => {
-            walk(a, up.clone(), &Pred::and([given.clone(), p.clone()]), active, out);
-            walk(b, up, &Pred::and([given.clone(), Pred::Not(Box::new(p.clone()))]), active, out);
+            walk(a, None, up.clone(), &Pred::and([given.clone(), p.clone()]), active, out);
+            walk(b, None, up, &Pred::and([given.clone(), Pred::Not(Box::new(p.clone()))]), active, out);
         }
-        Node::Cast(a) if is_float(a.elem) => walk(a, Expr::cast(a.elem, up), given, active, out),
+        Node::Cast(a) if is_float(a.elem) => walk(a, None, Expr::cast(a.elem, up), given, active, out),
         _ => {}
     }
 }

@@ -1,9 +1,10 @@
 //! Calls: each function that is differentiated becomes a forward and a backward.
 
 use super::reverse::Reverse;
+use crate::ir::index::goes_through;
 use crate::ir::{
-    Arg, ArgRole, Axis, BinaryOp, Call, Clause, Definition, Elem, Expr, FnResult, FuncId, Function, Keep, Monoid, Node,
-    ResultRole, Stmt, TensorId, VarId,
+    Arg, ArgRole, Axis, BinaryOp, Call, Clause, Definition, Elem, Expr, FnResult, FuncId, Function, Index, Keep,
+    Monoid, Node, ResultRole, Stmt, TensorId, VarId, VarSizes,
 };
 use std::collections::HashMap;
 
@@ -228,8 +229,7 @@ fn saved(
             continue;
         }
         // What is made of a kept sum alone is kept in its place: nothing is left to compute again.
-        let instead = |t: TensorId| kept(&t) && !wanted.contains(&t);
-        if keep(stmt) || matches!(stmt, Stmt::Define(d) if save && completes(f, d).is_some_and(instead)) {
+        if keep(stmt) || (save && completes_kept(axes, f, forward, stmt, &|t| !wanted.contains(&t), &kept)) {
             out.extend(defined);
         } else {
             wanted.extend(stmt.reads());
@@ -239,19 +239,41 @@ fn saved(
     out
 }
 
-/// The one computed tensor of the same dimensions that a definition reads at each of its points, there alone, if nothing is summed.
-fn completes(f: &Function, d: &Definition) -> Option<TensorId> {
+/// Whether a definition finishes something that is kept, directly or by way of others, all of which are `free` to be left out.
+fn completes_kept(
+    axes: &[Axis],
+    f: &Function,
+    forward: &[Stmt],
+    stmt: &Stmt,
+    free: &dyn Fn(TensorId) -> bool,
+    kept: &dyn Fn(&TensorId) -> bool,
+) -> bool {
+    let Stmt::Define(d) = stmt else { return false };
+    completes(axes, f, d).is_some_and(|t| {
+        let again = |stmt: &&Stmt| stmt.defines().contains(&t);
+        free(t)
+            && (kept(&t)
+                || forward.iter().find(again).is_some_and(|stmt| completes_kept(axes, f, forward, stmt, free, kept)))
+    })
+}
+
+/// The one computed tensor of the same size that a definition reads at each of its points, there alone and in order, if nothing is summed.
+fn completes(axes: &[Axis], f: &Function, d: &Definition) -> Option<TensorId> {
     fn walk(e: &Expr, visit: &mut impl FnMut(&Expr)) {
         visit(e);
         e.for_each_child(&mut |c| walk(c, visit));
     }
-    let [Clause { at, body, .. }] = &d.clauses[..] else { return None };
-    let computed = |t: TensorId| f.args.iter().all(|a| a.tensor != t) && f.tensor(t).dims == f.tensor(d.tensor).dims;
+    let [clause] = &d.clauses[..] else { return None };
+    let shape = |t: TensorId| f.tensor(t).dims.iter().map(|d| axes[d.index()].size).collect::<Vec<_>>();
+    let size = shape(d.tensor).iter().product::<usize>();
+    let computed = |t: TensorId| f.args.iter().all(|a| a.tensor != t) && shape(t).iter().product::<usize>() == size;
+    let sizes = VarSizes { vars: &f.vars, axes };
+    let in_order = |t: TensorId, at: &[Index]| goes_through(at, &shape(t), &clause.vars, &sizes);
     let mut found = Vec::new();
-    let mut pointwise = d.keep == Keep::Auto;
-    walk(body, &mut |e| match &*e.node {
-        Node::Read { tensor, at: place, .. } if computed(*tensor) => {
-            pointwise &= place[..] == at[..];
+    let mut pointwise = d.keep == Keep::Auto && in_order(d.tensor, &clause.at);
+    walk(&clause.body, &mut |e| match &*e.node {
+        Node::Read { tensor, at, .. } if computed(*tensor) => {
+            pointwise &= in_order(*tensor, at);
             found.push(*tensor);
         }
         Node::Reduce(_) => pointwise = false,

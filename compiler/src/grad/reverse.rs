@@ -75,23 +75,32 @@ impl<'a> Reverse<'a> {
                         Monoid::Prod => {
                             let others = self.product_of_others(d, clause, r);
                             let mut out = Vec::new();
-                            partials(&r.body, Expr::mul(up, others), &is_active, &mut out);
+                            partials(&r.body, None, Expr::mul(up, others), &is_active, &mut out);
                             self.add_sites(clause, &r.vars, &r.guard, out);
                             continue;
                         }
                         _ => continue,
                     };
                     let mut out = Vec::new();
-                    partials(&r.body, up, &is_active, &mut out);
+                    partials(&r.body, None, up, &is_active, &mut out);
                     self.add_sites(clause, &r.vars, &guards, out);
                 }
                 _ => {
                     let mut out = Vec::new();
-                    partials(&clause.body, up, &is_active, &mut out);
+                    // Of several clauses, each gives a part of the tensor. What is made of less than there are results is as well computed again.
+                    let mut large = false;
+                    clause.body.visit_reads(&mut |t, _| large |= self.size(t) >= self.size(d.tensor));
+                    let value = Expr::read(clause.body.elem, d.tensor, clause.at.clone());
+                    let value = (d.clauses.len() == 1 && large).then_some(&value);
+                    partials(&clause.body, value, up, &is_active, &mut out);
                     self.add_sites(clause, &[], &Pred::True, out);
                 }
             }
         }
+    }
+
+    fn size(&self, t: TensorId) -> usize {
+        self.function.tensor(t).dims.iter().map(|d| self.axes[d.index()].size).product()
     }
 
     fn add_sites(&mut self, clause: &Clause, inner: &[VarId], guard: &Pred, partials: Vec<Partial>) {

@@ -53,12 +53,13 @@ pub fn restrict(mut d: Domain, mut equations: Vec<Index>, names: &mut Names<'_>)
             }
             continue;
         }
-        if let Some((lo, hi)) = e.range(names)
+        let range = e.range(names);
+        if let Some((lo, hi)) = range
             && (lo > 0 || hi < 0)
         {
             return None;
         }
-        if !step(&e, &mut d, &mut equations, names) {
+        if !step(&e, &mut d, &mut equations, names) && range != Some((0, 0)) {
             d.guard.push(Pred::Zero(e));
         }
     }

@@ -301,9 +301,55 @@ fn quotient(e: &Index, m: i64) -> Atom {
     }
 }
 
+/// Whether the place `at` in a tensor of these dimensions, as `vars` go through all their values, goes through all its elements, once and in their order
+/// in memory.
+pub fn goes_through(at: &[Index], dims: &[usize], vars: &[VarId], sizes: &dyn Sizes) -> bool {
+    let varies = |v: &VarId| sizes.size_of(*v) > 1;
+    let mut seen: Vec<VarId> = Vec::new();
+    for (index, &dim) in at.iter().zip(dims) {
+        let mut terms: Vec<(i64, VarId)> = Vec::new();
+        for (atom, k) in &index.terms {
+            match atom {
+                Atom::Var(v) if varies(v) => terms.push((*k, *v)),
+                Atom::Var(_) => {}
+                _ => return false,
+            }
+        }
+        terms.sort_by_key(|&(k, _)| -k);
+        let mut stride = 1;
+        for &(k, v) in terms.iter().rev() {
+            if k != stride {
+                return false;
+            }
+            stride *= sizes.size_of(v);
+        }
+        if index.offset != 0 || stride != dim as i64 {
+            return false;
+        }
+        seen.extend(terms.iter().map(|&(_, v)| v));
+    }
+    seen.iter().eq(vars.iter().filter(|v| varies(v)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn going_through_a_tensor_is_in_order_and_whole() {
+        let sizes = |v: VarId| [5, 2, 3, 1][v.0 as usize];
+        let [a, b, c, one] = [0, 1, 2, 3].map(VarId);
+        let v = |v: VarId| Index::from(v);
+        let merged = v(b).scale(3).add(&v(c));
+        assert!(goes_through(&[v(a), v(b)], &[5, 2], &[a, b], &sizes));
+        assert!(goes_through(&[v(a), 0.into(), merged.clone()], &[5, 1, 6], &[a, b, c, one], &sizes));
+        assert!(goes_through(&[v(a), v(one), merged.clone()], &[5, 1, 6], &[a, b, c], &sizes));
+        assert!(!goes_through(&[v(b), v(a)], &[2, 5], &[a, b], &sizes), "in another order");
+        assert!(!goes_through(&[v(a), merged.clone()], &[5, 7], &[a, b, c], &sizes), "a part");
+        assert!(!goes_through(&[merged.plus(1)], &[6], &[b, c], &sizes));
+        assert!(!goes_through(&[v(b).add(&v(c))], &[4], &[b, c], &sizes));
+        assert!(!goes_through(&[merged], &[6], &[a, b, c], &sizes), "several times");
+    }
 
     struct One(i64);
     impl Sizes for One {

@@ -52,6 +52,23 @@ fn folds(r: &Reduction) -> bool {
     op && !matches!(r.body.elem, Elem::Bool) && !r.vars.is_empty() && !has_reduce(&r.body)
 }
 
+/// The reductions of an expression that stand in no other.
+pub(super) fn collect_reductions(e: &Expr, out: &mut Vec<Reduction>) {
+    match &*e.node {
+        Node::Reduce(r) => out.push(r.clone()),
+        _ => e.for_each_child(&mut |c| collect_reductions(c, out)),
+    }
+}
+
+/// An expression with another in the place of one of those.
+pub(super) fn replace_reduction(e: &Expr, reduction: &Reduction, by: &Expr) -> Expr {
+    match &*e.node {
+        Node::Reduce(r) if r == reduction => by.clone(),
+        Node::Reduce(_) => e.clone(),
+        _ => e.map_children(&mut |c| replace_reduction(c, reduction, by)),
+    }
+}
+
 pub(super) fn has_reduce(e: &Expr) -> bool {
     let mut found = matches!(&*e.node, Node::Reduce(_));
     e.for_each_child(&mut |c| found |= has_reduce(c));

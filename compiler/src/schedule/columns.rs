@@ -5,7 +5,7 @@
 //! rows, a few points at a time, so that memory is read in order; what it adds up waits in a local array, all `t` of a vector of `c` one after the
 //! other. Items take parts of the points, and a second kernel adds what they found; the order of the additions depends on no device.
 
-use super::along::has_reduce;
+use super::along::{collect_reductions, has_reduce, replace_reduction};
 use super::assume::assume;
 use super::emit::Scope;
 use super::expand::View;
@@ -55,7 +55,7 @@ struct Columns {
     parts: usize,
 }
 
-/// Schedules a clause whose body is such a sum; false if it is not, or if it does not pay.
+/// Schedules a clause whose body is such a sum, with something pointwise around it or not; false if it is not, or if it does not pay.
 pub fn schedule(
     planner: &mut Planner<'_>,
     tensor: TensorId,
@@ -65,14 +65,19 @@ pub fn schedule(
     site: &str,
 ) -> bool {
     let facts = planner.facts.clone();
-    let Some(columns) = recognise(&planner.view, &facts, clause, body, lane) else { return false };
+    let mut sums = Vec::new();
+    collect_reductions(body, &mut sums);
+    sums.dedup();
+    let [sum] = &sums[..] else { return false };
+    let Some(columns) = recognise(&planner.view, &facts, clause, sum, lane) else { return false };
     let view = &mut planner.view;
-    if columns.parts == 1 {
+    let alone = matches!(&*body.node, Node::Reduce(_));
+    if columns.parts == 1 && alone {
         let (kernel, tensors) = columns.emit(view, tensor, &|_, at| at.to_vec(), clause);
         planner.launch(kernel, tensors, site);
         return true;
     }
-    // Partial results: a row for each part, the lanes last.
+    // Partial results, or the sums that something is around: a row for each part, the lanes last.
     let part = atom(&mut view.axes, "part", columns.parts);
     let order: Vec<VarId> = clause.vars.iter().copied().filter(|&v| v != lane).chain([lane]).collect();
     let dims = [part].into_iter().chain(order.iter().map(|&v| view.function.var(v).axis)).collect();
@@ -82,15 +87,18 @@ pub fn schedule(
     let with = |part: &Index, at: &[Index]| [part.clone()].into_iter().chain(at.iter().cloned()).collect();
     let (kernel, tensors) = columns.emit(view, partial, &with, &own);
     let number = view.function.new_var("part", part);
-    let read = Expr::read(Elem::F32, partial, with(&number.into(), &own.at));
-    let second = Clause { body: Expr::reduce(Monoid::Sum, vec![number], Pred::True, read), ..clause.clone() };
+    let read = |part: &Index| Expr::read(Elem::F32, partial, with(part, &own.at));
+    let whole = match columns.parts {
+        1 => read(&0.into()),
+        _ => Expr::reduce(Monoid::Sum, vec![number], Pred::True, read(&number.into())),
+    };
+    let second = Clause { body: replace_reduction(body, sum, &whole), ..clause.clone() };
     planner.launch(kernel, tensors, site);
     tile::schedule(planner, tensor, &second, site);
     true
 }
 
-fn recognise(view: &View<'_>, facts: &Facts, clause: &Clause, body: &Expr, lane: VarId) -> Option<Columns> {
-    let Node::Reduce(sum) = &*body.node else { return None };
+fn recognise(view: &View<'_>, facts: &Facts, clause: &Clause, sum: &Reduction, lane: VarId) -> Option<Columns> {
     if sum.op != Monoid::Sum || !sum.body.elem.is_float() || has_reduce(&sum.body) || sum.guard.uses(lane) {
         return None;
     }

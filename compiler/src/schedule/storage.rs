@@ -8,12 +8,16 @@
 //!   them (scores of all pairs of tokens), and whatever is computed from such a tensor point by point. Storing one would cost memory that grows faster than
 //!   everything else; its readers recompute it in local memory;
 //! * a pointwise definition that is larger than all it is made of is virtual where a pair tensor reads it, since it is as large as that;
-//! * any other pointwise definition is virtual if computing it again costs no more than writing and reading it;
+//! * any other pointwise definition is virtual if computing it again costs no more than writing and reading it, unless it can be stored in the place of
+//!   something that it is made of and that nothing else reads;
 //! * a reduction is virtual if its one reader is a pointwise definition that reads each element at one point (an epilogue), or
 //!   if its domain is tiny. Of several long ones that would come together in one kernel so, only one is: a register tile has room for one sum.
 
 use super::cost::{expr_cost, points};
-use crate::ir::{ArgRole, BinaryOp, Definition, Expr, Function, Index, Monoid, Node, Program, Stmt, TensorId};
+use crate::ir::index::goes_through;
+use crate::ir::{
+    ArgRole, BinaryOp, Clause, Definition, Expr, Function, Index, Monoid, Node, Program, Stmt, TensorId, VarSizes,
+};
 
 /// The fewest points of a sum that fills the registers by itself.
 const LONG: usize = 8;
@@ -60,6 +64,14 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
     }
 
     let spread = spread_out(program, function, &forced);
+    let sources = own_sources(program, function, &forced);
+    let mut definitions: Vec<Option<&Definition>> = vec![None; n];
+    for stmt in &function.body {
+        if let Stmt::Define(d) = stmt {
+            definitions[d.tensor.index()] = Some(d);
+        }
+    }
+    let chain = Chain { program, function, sources, definitions };
     let mut in_pair = vec![false; n];
     let mut evals = vec![0f64; n];
     let mut readers = vec![0usize; n];
@@ -77,7 +89,8 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
         out.stored[t] = forced[t]
             || !(out.pair[t]
                 || (spread[t] && in_pair[t])
-                || keeps_virtual(program, function, d, per_element, epilogue));
+                || (keeps_virtual(program, function, d, per_element, epilogue)
+                    && !chain.takes_a_place(d, per_element)));
         if out.stored[t] {
             host[t] = Some(t);
         }
@@ -109,13 +122,35 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
                 host[tensor.index()] = if readers[tensor.index()] == 0 { host[t] } else { None };
                 readers[tensor.index()] += 1;
                 in_pair[tensor.index()] |= of_pair;
-                let identity =
-                    at.len() == clause.vars.len() && at.iter().zip(&clause.vars).all(|(i, v)| i.as_var() == Some(*v));
-                epilogue_only[tensor.index()] &= identity && !reduced && !out.pair[t];
+                let once = reads_once(program, function, clause, tensor, at);
+                epilogue_only[tensor.index()] &= once && !reduced && !out.pair[t];
             });
         }
     }
     out
+}
+
+/// Definitions, and what they can be stored in the place of.
+struct Chain<'a> {
+    program: &'a Program,
+    function: &'a Function,
+    sources: Vec<Vec<TensorId>>,
+    definitions: Vec<Option<&'a Definition>>,
+}
+
+impl Chain<'_> {
+    /// Whether a definition, computed so many times an element if it is virtual, costs no memory if it is stored: something that it is made of would be
+    /// in its place, or what that is made of. What only gives elements other names is not stored.
+    fn takes_a_place(&self, d: &Definition, evals: f64) -> bool {
+        let names = matches!(&*d.clauses[0].body.node, Node::Read { .. });
+        !names && evals > 1.0 && self.sources[d.tensor.index()].iter().any(|&s| self.is_stored(s, evals))
+    }
+
+    fn is_stored(&self, t: TensorId, evals: f64) -> bool {
+        let sources = &self.sources[t.index()];
+        sources.iter().any(|&s| self.is_stored(s, evals))
+            || self.definitions[t.index()].is_some_and(|d| !keeps_virtual(self.program, self.function, d, evals, false))
+    }
 }
 
 /// Whether it is a sum of products of so many points that it makes a kernel of register tiles.
@@ -137,6 +172,40 @@ fn spread_out(program: &Program, function: &Function, forced: &[bool]) -> Vec<bo
             && !reads.is_empty()
             && !matches!(&*d.clauses[0].body.node, Node::Reduce(_))
             && reads.iter().all(|&t| out[t.index()] || size(t) < size(d.tensor));
+    }
+    out
+}
+
+/// Whether a clause reads every element of a tensor at one of its points, in the order of its own.
+fn reads_once(program: &Program, function: &Function, clause: &Clause, tensor: TensorId, at: &[Index]) -> bool {
+    let sizes = VarSizes { vars: &function.vars, axes: &program.axes };
+    goes_through(at, &program.shape(function, tensor), &clause.vars, &sizes)
+}
+
+/// What pointwise definitions can be stored in the place of: of each tensor, the tensors that its definition reads each element of at one point, and that
+/// nothing else reads.
+fn own_sources(program: &Program, function: &Function, forced: &[bool]) -> Vec<Vec<TensorId>> {
+    let mut readers = vec![0usize; function.tensors.len()];
+    for stmt in &function.body {
+        stmt.reads().iter().for_each(|t| readers[t.index()] += 1);
+    }
+    let mut out = vec![Vec::new(); function.tensors.len()];
+    for stmt in &function.body {
+        let Stmt::Define(d) = stmt else { continue };
+        let clause = &d.clauses[0];
+        if forced[d.tensor.index()] || matches!(&*clause.body.node, Node::Reduce(_)) {
+            continue;
+        }
+        let mut sources: Vec<(TensorId, bool)> = Vec::new();
+        clause.body.visit_reads(&mut |s, at| {
+            let alone = !forced[s.index()] && readers[s.index()] == 1;
+            let once = alone && reads_once(program, function, clause, s, at);
+            match sources.iter_mut().find(|(other, _)| *other == s) {
+                Some((_, all)) => *all &= once,
+                None => sources.push((s, once)),
+            }
+        });
+        out[d.tensor.index()] = sources.into_iter().filter(|&(_, once)| once).map(|(s, _)| s).collect();
     }
     out
 }

@@ -14,9 +14,10 @@ mod merge;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod tiles;
 
 use super::Facts;
-use super::along::has_reduce;
+use super::along::{collect_reductions, has_reduce, replace_reduction};
 use super::expand::View;
 use super::{loads, tile, turn};
 use crate::ir::index::Sizes;
@@ -28,8 +29,8 @@ use kernel::Emitter;
 const TILES: usize = 4;
 /// Bytes of the unrolled factor that an item goes through, so that all panels find them in a cache near the core.
 const NEAR: usize = 1 << 20;
-/// Items a unit, so that units that are slower or come late matter little.
-const ITEMS: usize = 8;
+/// What a vector of a panel costs where rows are changed for columns in registers, beside one that is loaded as it is.
+const SQUARE: f64 = 2.0;
 /// Inner loops of no more steps than this are written out.
 const WRITTEN_OUT: i64 = 8;
 /// An unrolled variable of so many values has tiles enough for a panel.
@@ -106,8 +107,8 @@ pub fn schedule(
     let values = |vars: &[VarId]| vars.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
     let (others, tiles) = (values(&fixed), values(&free) * long.div_ceil(unroll));
     let cost = loads::panel_cost(view, &parts.panel, &group);
-    let least = TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
-    if tiles < least {
+    let least = |cost: f64| TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
+    if tiles < least(cost) {
         return None;
     }
     let along = size.div_ceil(width * vectors);
@@ -116,12 +117,16 @@ pub fn schedule(
         let (vars, tile, rows) = (&parts.vars, (width, vectors), (long, unroll));
         let far = values(&parts.vars) * (long + size) * 4 > loads::AWAY;
         let (units, room, near) = (facts.units, 2 * facts.local_bytes, facts.local_bytes / 2);
+        let least = least(cost);
         let task = rows::Task { vars, panels: along, tile, rows, least, others, cost, far, units, room, near };
         let (part, chunks) = task.part(view)?;
         (Some(part), chunks, part.span.div_ceil(unroll))
     } else {
         let bytes = vectors * width * 4;
         let chunks = Chunks::new(view, &parts.vars, bytes, (facts.local_bytes, facts.local_bytes / 3))?;
+        let squares = parts.in_squares(view, &chunks, &group, width);
+        let cost = if squares { SQUARE } else { cost };
+        let least = least(cost).min(tiles);
         // What is read where it is needed should stay near until the last panel has seen it. So should what all panels together read and write of the
         // result's rows.
         let beside =
@@ -135,10 +140,8 @@ pub fn schedule(
         if most < least {
             return None;
         }
-        // Enough items for all units, as long as a panel still serves enough tiles.
-        let wanted = tiles.div_ceil((facts.units * ITEMS).div_ceil(panels));
-        let each = wanted.max(least).min(most).min(tiles);
-        (None, chunks, tiles.div_ceil(tiles.div_ceil(each)))
+        let task = tiles::Task { tiles, least, most, panels, unroll, cost, units: facts.units };
+        (None, chunks, task.each())
     };
     let squares = parts.in_squares(view, &chunks, &group, width);
     let emitter =
@@ -203,21 +206,6 @@ fn recognise(view: &mut View<'_>, clause: &Clause, body: &Expr, lanes: &[VarId])
     let sum = view.function.new_tensor("sum", r.body.elem, Vec::new(), None);
     let around = replace_reduction(body, &r, &Expr::read(r.body.elem, sum, Vec::new()));
     Some(Contraction { vars: merged.vars, panel, own, scale: None, unrolled, around, sum })
-}
-
-fn collect_reductions(e: &Expr, out: &mut Vec<Reduction>) {
-    match &*e.node {
-        Node::Reduce(r) => out.push(r.clone()),
-        _ => e.for_each_child(&mut |c| collect_reductions(c, out)),
-    }
-}
-
-fn replace_reduction(e: &Expr, reduction: &Reduction, by: &Expr) -> Expr {
-    match &*e.node {
-        Node::Reduce(r) if r == reduction => by.clone(),
-        Node::Reduce(_) => e.clone(),
-        _ => e.map_children(&mut |c| replace_reduction(c, reduction, by)),
-    }
 }
 
 fn multiply(factors: Vec<Expr>) -> Option<Expr> {

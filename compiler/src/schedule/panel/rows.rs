@@ -9,10 +9,10 @@ use crate::ir::VarId;
 use crate::schedule::expand::View;
 
 /// Cycles to take a vector along: as many as a cache near the core needs to hand it over, and one that is shared.
-const NEAR: f64 = 4.0;
+pub(super) const NEAR: f64 = 4.0;
 const FAR: f64 = 9.0;
 /// Cycles of a vector of multiply-adds.
-const MULTIPLY: f64 = 0.6;
+pub(super) const MULTIPLY: f64 = 0.6;
 /// Cycles for a vector of sums to be brought and put back.
 const SUMS: f64 = 4.0;
 /// What the last items add while other units wait for them, in items.
