@@ -129,7 +129,7 @@ impl<'a> Emitter<'a> {
     }
 
     /// A constant in every lane.
-    fn filled(&self, value: f64, ty: Type) -> Value {
+    pub fn filled(&self, value: f64, ty: Type) -> Value {
         self.splat(self.constant(value, ty.elem), ty)
     }
 
@@ -296,6 +296,8 @@ impl<'a> Emitter<'a> {
                 let result = self.unary(unary, vector, self.splat(a, vector));
                 self.raw_lane(result, 4, 0)
             }
+            #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+            Exp if ty == (Type { elem: Elem::F32, lanes: 16 }) && self.target.host => self.exp(a, ty),
             Exp => op!(self, math::ExpOp, a),
             Log => op!(self, math::LogOp, a),
             Sin => op!(self, math::SinOp, a),

@@ -82,6 +82,46 @@ fn pointwise_operations() {
     }
 }
 
+/// What a float's exponential comes to where it is nothing, one, or infinite; between, to a few units in the last place.
+#[cfg(feature = "cpu")]
+#[test]
+fn exponentials_of_all_sizes() {
+    let device = Device::open(Backend::Cpu).expect("the device opens");
+    let ends = [
+        f32::NEG_INFINITY,
+        -1e30,
+        -200.0,
+        -104.0,
+        -88.0,
+        -87.4,
+        -87.3,
+        -1e-9,
+        -0.0,
+        0.0,
+        88.7,
+        88.8,
+        1e30,
+        f32::INFINITY,
+    ];
+    let x: Vec<f32> = ends.into_iter().chain((-8700..8870).map(|n| n as f32 / 100.0)).collect();
+    for lanes in widths(&device) {
+        let n = x.len().next_multiple_of(lanes as usize) / lanes as usize;
+        let mut data = vec![f32::NAN; n * lanes as usize + 1];
+        data[1..=x.len()].copy_from_slice(&x);
+        let kernel = pointwise(lanes, n as u32, |b, v| b.un(UnaryOp::Exp, v));
+        let buffers = [BufferData::F32(data.clone()), BufferData::zeros(Elem::F32, data.len())];
+        let got = run_on(&device, &kernel, &buffers).unwrap();
+        let BufferData::F32(got) = &got[1] else { panic!("floats") };
+        assert!(got[x.len() + 1..].iter().all(|y| y.is_nan()));
+        for (&x, &y) in x.iter().zip(&got[1..]) {
+            let want = f64::from(x).exp();
+            let most = f64::from(f32::MAX);
+            let close = (f64::from(y) - want).abs() <= 4e-7 * want + f64::from(f32::MIN_POSITIVE);
+            assert!(close || (want > most && y == f32::INFINITY), "exp({x}) is {want}, {lanes} lanes give {y}");
+        }
+    }
+}
+
 #[test]
 fn integers_and_bools() {
     let device = device();

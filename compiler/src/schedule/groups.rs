@@ -20,8 +20,8 @@ pub enum Unit {
     Rows(Vec<Member>),
     /// One definition (of that statement) that is nothing but a pass over the rows of what it reads.
     Row(Member, usize),
-    /// The statements of these numbers, which define elements side by side.
-    Pass(Vec<usize>),
+    /// The statements of these numbers, which define elements side by side, and whether anything else reads what they define.
+    Pass(Vec<(usize, bool)>),
     /// The statement of that number.
     Single(usize),
 }
@@ -82,7 +82,17 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
         .map(|statements| match groups.iter().find(|g| g.statements == statements) {
             Some(g) if g.members.len() > 1 || (g.pairs && !is_all_rows(&g.members[0])) => Unit::Rows(g.members.clone()),
             Some(g) => Unit::Row(g.members[0].clone(), statements[0]),
-            None if statements.len() > 1 => Unit::Pass(statements),
+            None if statements.len() > 1 => {
+                let results = &view.function.results;
+                let is_result = |n: usize| results.iter().any(|r| body[n].defines().contains(&r.tensor));
+                let read = |n: usize| {
+                    needs
+                        .iter()
+                        .enumerate()
+                        .any(|(m, needs)| unit_of[m].is_some() && !statements.contains(&m) && needs.contains(&n))
+                };
+                Unit::Pass(statements.iter().map(|&n| (n, is_result(n) || read(n))).collect())
+            }
             None => Unit::Single(statements[0]),
         })
         .collect()

@@ -278,12 +278,14 @@ impl Planner<'_> {
                 }
             }
             groups::Unit::Pass(numbers) => {
-                let defined: Vec<&Definition> = (numbers.iter())
-                    .filter_map(|&n| if let Stmt::Define(d) = &function.body[n] { Some(d) } else { None })
-                    .collect();
-                let names: Vec<String> = defined.iter().map(|d| self.view.name(d.tensor)).collect();
+                let definition = |&(n, stored): &(usize, bool)| match &function.body[n] {
+                    Stmt::Define(d) => Some((d, stored)),
+                    _ => None,
+                };
+                let defined: Vec<(&Definition, bool)> = numbers.iter().filter_map(definition).collect();
+                let names: Vec<String> = defined.iter().map(|(d, _)| self.view.name(d.tensor)).collect();
                 let members = passes::members(&mut self.view, &defined);
-                tile::schedule_together(self, &members, &names.join(", "));
+                tile::schedule_together(self, members, &names.join(", "));
             }
             groups::Unit::Single(n) => match function.body[n].clone() {
                 Stmt::Define(_) => self.tiles(function, n),

@@ -1,21 +1,30 @@
-//! Definitions of elements side by side: no sums, and nothing is read but what lies next to one another or is the same for neighbours.
+//! Definitions of elements side by side: nothing is read but what lies next to one another or is the same for neighbours, and nothing is summed but the
+//! few points of a window, by the first one.
 //!
 //! Such a definition takes as long as its memory takes. Several that go over the same elements, and read something in common or one another, go over it once
-//! (the moments of an optimizer and what they update).
+//! (the moments of an optimizer and what they update; a depthwise convolution, its activation and the activation's derivative). What nothing else reads is
+//! not stored.
 
-use super::along::has_reduce;
+use super::along::{collect_reductions, has_reduce};
 use super::expand::View;
-use super::loads::{Load, loads};
+use super::loads::{Load, lane_cost, loads};
 use crate::ir::index::Sizes;
-use crate::ir::{Clause, Definition, Expr, Index, TensorId, VarId};
+use crate::ir::{Clause, Definition, Expr, Index, Reduction, TensorId, VarId};
 use std::collections::HashMap;
 
 /// Tensors that a pass reads and writes at most: each is a stream that the processor has to keep track of.
 const STREAMS: usize = 12;
 
+/// How many times larger a result is than what is copied for it.
+const SMALL: usize = 64;
+/// Points of a sum that is computed by the way at most.
+const WINDOW: usize = 16;
+
 /// What is to be known of a definition of elements.
 pub struct Element {
     tensor: TensorId,
+    /// Whether something is summed.
+    sums: bool,
     sizes: Vec<i64>,
     /// The stored tensors that it reads at its own elements.
     own: Vec<TensorId>,
@@ -43,8 +52,20 @@ pub fn element(view: &mut View<'_>, d: &Definition) -> Option<Element> {
     let &last = clause.vars.last()?;
     let identity: Vec<Index> = clause.vars.iter().map(|&v| v.into()).collect();
     let reads = loads(view, &body);
-    let near = reads.iter().all(|l| !l.uses(last) || l.runs_along(last));
-    if has_reduce(&body) || clause.at != identity || !near {
+    let mut reductions = Vec::new();
+    collect_reductions(&body, &mut reductions);
+    let points = |r: &Reduction| r.vars.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
+    let sums = !reductions.is_empty();
+    if reductions.iter().any(|r| points(r) > WINDOW || has_reduce(&r.body)) {
+        return None;
+    }
+    // The weights of a window can be copied to where neighbours find them side by side.
+    let small = |l: &Load| {
+        let size = view.shape(l.tensor).iter().product::<usize>();
+        sums && lane_cost(l, last).1 && size * SMALL <= view.shape(d.tensor).iter().product()
+    };
+    let near = reads.iter().all(|l| !l.uses(last) || l.runs_along(last) || small(l));
+    if clause.at != identity || !near {
         return None;
     }
     let (own, elsewhere): (Vec<_>, Vec<_>) = reads.iter().partition(|l| l.at == identity);
@@ -55,13 +76,13 @@ pub fn element(view: &mut View<'_>, d: &Definition) -> Option<Element> {
         tensors
     };
     let sizes = clause.vars.iter().map(|&v| view.size_of(v)).collect();
-    Some(Element { tensor: d.tensor, sizes, own: tensors(own), elsewhere: tensors(elsewhere) })
+    Some(Element { tensor: d.tensor, sums, sizes, own: tensors(own), elsewhere: tensors(elsewhere) })
 }
 
 impl Pass {
     /// Of one definition.
     pub fn new(element: Element, statement: usize, unit: usize) -> Pass {
-        let Element { tensor, sizes, own, elsewhere } = element;
+        let Element { tensor, sizes, own, elsewhere, .. } = element;
         Pass { statements: vec![statement], unit, sizes, defined: vec![tensor], read: own, elsewhere: elsewhere.len() }
     }
 
@@ -71,7 +92,8 @@ impl Pass {
         let early = element.elsewhere.iter().any(|t| self.defined.contains(t));
         let streams = self.read.len() + self.defined.len() + element.own.len() - shared + 1;
         let tensors = streams + self.elsewhere + element.elsewhere.len();
-        self.sizes == element.sizes && shared > 0 && !early && streams <= STREAMS && tensors <= most
+        let fits = self.sizes == element.sizes && !element.sums;
+        fits && shared > 0 && !early && streams <= STREAMS && tensors <= most
     }
 
     /// Takes it.
@@ -96,15 +118,17 @@ pub struct Member {
     pub clause: Clause,
     /// What stands for its value at the element in those after it.
     pub held: TensorId,
+    /// Whether anything else reads it.
+    pub stored: bool,
 }
 
-/// The members of a pass.
-pub fn members(view: &mut View<'_>, definitions: &[&Definition]) -> Vec<Member> {
-    let vars = definitions[0].clauses[0].vars.clone();
+/// The members of a pass; of the definitions, which ones are read elsewhere.
+pub fn members(view: &mut View<'_>, definitions: &[(&Definition, bool)]) -> Vec<Member> {
+    let vars = definitions[0].0.clauses[0].vars.clone();
     let at: Vec<Index> = vars.iter().map(|&v| v.into()).collect();
     let mut known: HashMap<TensorId, Expr> = HashMap::new();
     let mut out = Vec::new();
-    for d in definitions {
+    for &(d, stored) in definitions {
         let clause = &d.clauses[0];
         let map: HashMap<VarId, Index> = clause.vars.iter().copied().zip(at.iter().cloned()).collect();
         let body = clause.body.subst_vars(&|v| map.get(&v).cloned(), view);
@@ -112,7 +136,12 @@ pub fn members(view: &mut View<'_>, definitions: &[&Definition]) -> Vec<Member> 
         let elem = view.elem(d.tensor);
         let held = view.function.new_tensor("held", elem, Vec::new(), None);
         known.insert(d.tensor, Expr::read(elem, held, Vec::new()));
-        out.push(Member { tensor: d.tensor, clause: Clause { vars: vars.clone(), at: at.clone(), body }, held });
+        out.push(Member {
+            tensor: d.tensor,
+            clause: Clause { vars: vars.clone(), at: at.clone(), body },
+            held,
+            stored,
+        });
     }
     out
 }
@@ -167,6 +196,45 @@ mod tests {
             (pairs.iter()).map(|p| (name(buffer(p.read.0 as usize)), name(buffer(p.written.0 as usize)))).collect();
         for (from, to) in [("v", "v2"), ("p", "p2")] {
             assert!(pairs.contains(&(from.to_owned(), to.to_owned())), "{pairs:?}");
+        }
+    }
+
+    /// A depthwise convolution, what is made of it, and of that with something else.
+    fn window(n: usize, c: usize, kept: bool) -> crate::ir::Program {
+        let mut m = Make::new();
+        let (x, g, w) = (m.input("x", &[n, c]), m.input("g", &[n, c]), m.input("w", &[c, 3]));
+        let [i, j, u] = [m.var(n), m.var(c), m.var(3)];
+        let beside = vec![Index::from(i).add(&u.into()).plus(-1), j.into()];
+        let body = Expr::mul(rd(w, &[j, u]), Expr::read_or_zero(Elem::F32, x, beside));
+        let z = m.def("z", &[i, j], Expr::sum(vec![u], crate::ir::Pred::True, body));
+        let [i, j] = [m.var(n), m.var(c)];
+        let h = m.def("h", &[i, j], Expr::unary(UnaryOp::Exp, rd(z, &[i, j])));
+        let [i, j] = [m.var(n), m.var(c)];
+        let d = m.def("d", &[i, j], Expr::mul(rd(g, &[i, j]), Expr::unary(UnaryOp::Tanh, rd(z, &[i, j]))));
+        [h, d].into_iter().for_each(|t| m.result(t));
+        if kept {
+            m.result(z);
+        }
+        m.program()
+    }
+
+    #[test]
+    fn a_window_and_what_is_made_of_it_are_one_pass() {
+        for (n, c) in [(211, 16), (7, 96), (199, 40), (3, 128), (1, 17), (193, 1)] {
+            for kept in [false, true] {
+                let graph = scheduled(&window(n, c, kept));
+                let writes = |name: &str| {
+                    let written = |k: &crate::loops::Kernel| k.buffers.iter().any(|b| b.written && b.name == name);
+                    graph.launches.iter().filter(|l| written(&graph.kernels[l.kernel])).count()
+                };
+                assert_eq!((writes("h"), writes("d")), (1, 1));
+                // The weights are little beside the results.
+                if n > 192 && c >= 16 {
+                    let last = &graph.kernels[graph.launches.last().expect("a launch").kernel];
+                    assert_eq!(last.buffers.iter().filter(|b| b.written).count(), if kept { 3 } else { 2 });
+                    assert_eq!(writes("z"), usize::from(kept), "{n} x {c}");
+                }
+            }
         }
     }
 

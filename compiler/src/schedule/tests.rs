@@ -325,3 +325,49 @@ fn of_several_long_sums_one_is_computed_where_they_are_added() {
     assert_eq!(all.iter().filter(|t| stored[t.index()]).count(), 2);
     check_schedule(&program, &arguments(&program));
 }
+
+/// A convolution with one group, what rectifies it, and two readers of that.
+fn rectified(h: usize, c: usize) -> (Program, [TensorId; 3]) {
+    let mut m = Make::new();
+    let (x, w, v) = (m.input("x", &[h, c]), m.param("w", &[c, c, 3]), m.param("v", &[c, c]));
+    let [p, g, o, i, u] = [h, 1, c, c, 3].map(|size| m.var(size));
+    let beside = vec![Index::from(p).add(&u.into()).plus(-1), i.into()];
+    let body = Expr::mul(rd(w, &[o, i, u]), Expr::read_or_zero(Elem::F32, x, beside));
+    let z = m.def("z", &[p, g, o], Expr::sum(vec![i, u], Pred::True, body));
+    let [p, o] = [h, c].map(|size| m.var(size));
+    let read = Expr::read(Elem::F32, z, vec![p.into(), 0.into(), o.into()]);
+    let scaled = m.def("scaled", &[p, o], Expr::mul(read, Expr::constant(Elem::F32, 0.5)));
+    let [p, o] = [h, c].map(|size| m.var(size));
+    let r = m.def("r", &[p, o], Expr::binary(BinaryOp::Max, rd(scaled, &[p, o]), Expr::constant(Elem::F32, 0.0)));
+    let [p, o, k] = [h, c, c].map(|size| m.var(size));
+    let y = m.def("y", &[p, o], Expr::sum(vec![k], Pred::True, Expr::mul(rd(r, &[p, k]), rd(v, &[k, o]))));
+    m.result(y);
+    (m.program(), [z, scaled, r])
+}
+
+#[test]
+fn what_is_read_often_is_stored_in_the_place_of_what_it_is_made_of() {
+    for (h, c) in [(37, 24), (64, 48), (5, 3)] {
+        let (program, [z, scaled, r]) = rectified(h, c);
+        let stored = storage::decide(&program, program.entry()).stored;
+        assert_eq!([z, scaled, r].map(|t| stored[t.index()]), [false, false, true]);
+        check_schedule(&program, &arguments(&program));
+    }
+}
+
+#[test]
+fn a_sum_down_columns_may_have_something_around_it() {
+    for (n, c) in [(3001, 272), (2999, 129)] {
+        let mut m = Make::new();
+        let (x, b) = (m.input("x", &[n, c]), m.param("b", &[c]));
+        let [i, j] = [n, c].map(|size| m.var(size));
+        let sum = Expr::sum(vec![i], Pred::True, Expr::mul(rd(x, &[i, j]), rd(x, &[i, j])));
+        let half = Expr::mul(sum, Expr::constant(Elem::F32, 0.125));
+        let y = m.def("y", &[j], Expr::add(half, rd(b, &[j])));
+        m.result(y);
+        let program = m.program();
+        let graph = schedule(&program, &facts(16));
+        assert!(graph.kernels.len() > 1, "parts of the sum, and what is made of them");
+        check_schedule(&program, &arguments(&program));
+    }
+}

@@ -91,19 +91,33 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
     let reads = loads(&planner.view, &body);
     let tile = shape(&mut planner.view, &facts, (tensor, clause), lane, &reads, &body);
     // Nothing comes after it.
-    let member = Member { tensor, clause: Clause { body, ..clause.clone() }, held: tensor };
+    let member = Member { tensor, clause: Clause { body, ..clause.clone() }, held: tensor, stored: true };
     let (kernel, tensors) = emit(&mut planner.view, &facts, &[member], &tile);
     planner.launch(kernel, tensors, site);
 }
 
 /// One kernel for the members of a pass.
-pub fn schedule_together(planner: &mut Planner<'_>, members: &[Member], site: &str) {
+pub fn schedule_together(planner: &mut Planner<'_>, mut members: Vec<Member>, site: &str) {
     let facts = planner.facts.clone();
+    let lane = members[0].clause.vars.last().copied();
+    for m in &mut members {
+        let zero = |v: VarId| (planner.view.size_of(v) == 1).then(Index::default);
+        let body = m.clause.body.subst_vars(&zero, &planner.view);
+        let reads = loads(&planner.view, &body);
+        let points = planner.view_points(&m.clause.vars) as f64;
+        let work = Work { points, cost: expr_cost_of(&planner.view, &body) * points };
+        m.clause.body = match lane {
+            Some(v) => {
+                let copies = copies(&planner.view, v, &reads, work);
+                relayout(planner, &body, v, copies, site)
+            }
+            None => body,
+        };
+    }
     let (first, clause) = (members[0].tensor, &members[0].clause);
     let reads: Vec<Load> = members.iter().flat_map(|m| loads(&planner.view, &m.clause.body)).collect();
-    let lane = clause.vars.last().copied();
     let tile = shape(&mut planner.view, &facts, (first, clause), lane, &reads, &clause.body);
-    let (kernel, tensors) = emit(&mut planner.view, &facts, members, &tile);
+    let (kernel, tensors) = emit(&mut planner.view, &facts, &members, &tile);
     planner.launch(kernel, tensors, site);
 }
 
@@ -459,10 +473,19 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
         let values: Vec<Vec<ValueId>> = match members {
             [m] => vec![s.eval_many(&points.iter().map(|map| body(m, map)).collect::<Vec<Expr>>())],
             _ => {
+                // A sum at all points together, before the others.
+                let mut all = |m: &Member| {
+                    let bodies: Vec<Expr> = points.iter().map(|map| body(m, map)).collect();
+                    contains_reduce(&m.clause.body).then(|| s.eval_many(&bodies))
+                };
+                let sums: Vec<Option<Vec<ValueId>>> = members.iter().map(&mut all).collect();
                 let mut found = vec![Vec::new(); members.len()];
-                for map in &points {
-                    for (m, found) in members.iter().zip(&mut found) {
-                        let value = s.eval(&body(m, map));
+                for (n, map) in points.iter().enumerate() {
+                    for ((m, sums), found) in members.iter().zip(&sums).zip(&mut found) {
+                        let value = match sums {
+                            Some(values) => values[n],
+                            None => s.eval(&body(m, map)),
+                        };
                         s.pin(m.held, value);
                         found.push(value);
                     }
@@ -470,7 +493,7 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
                 found
             }
         };
-        for (m, values) in members.iter().zip(values) {
+        for (m, values) in members.iter().zip(values).filter(|(m, _)| m.stored) {
             for (value, map) in values.into_iter().zip(&points) {
                 let at: Vec<Index> = m.clause.at.iter().map(|i| i.subst(&|v| map.get(&v).cloned(), view)).collect();
                 s.store(m.tensor, &at, value);

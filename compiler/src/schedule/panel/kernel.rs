@@ -22,6 +22,8 @@ pub(super) struct Emitter {
     pub group: Vec<VarId>,
     /// Result variables that the panel depends on.
     pub fixed: Vec<VarId>,
+    /// Others that it depends on, and the other factor does not: an item may have panels for several of their values.
+    pub alike: Vec<VarId>,
     /// Result variables that it does not depend on, the unrolled one apart.
     pub free: Vec<VarId>,
     /// Elements along the lanes.
@@ -128,20 +130,27 @@ impl Emitter {
         let mut s = Scope::new(name, view, width as u8);
         s.lane_var = Some(lane);
         let lane_tiles = self.size.div_ceil(span);
-        let lane_groups = lane_tiles.div_ceil(panels);
+        let all_panels = lane_tiles * self.alike.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
+        let groups = all_panels.div_ceil(panels);
         let parts_of_panel = match self.rows {
             Some(part) => long.div_ceil(part.span),
             None => self.tiles.div_ceil(self.each),
         };
         let fixed_items: usize = self.fixed.iter().map(|&v| view.size_of(v) as usize).product();
-        s.kernel.items = (lane_groups * fixed_items * parts_of_panel) as u32;
+        s.kernel.items = (groups * fixed_items * parts_of_panel) as u32;
         // Panels one after the other, so that what the tiles read stays near.
         let item = s.item();
-        let (number, mut rest) = s.split_item(item, lane_groups);
-        let group = s.tile_start(number, panels, lane_tiles);
+        let (number, mut rest) = s.split_item(item, groups);
+        let group = s.tile_start(number, panels, all_panels);
         let bind_panel = |s: &mut Scope<'_>, number: ValueId| {
             s.bind(panel_var, number);
-            let tile = s.int_op(BinaryOp::Add, group, number);
+            let place = s.int_op(BinaryOp::Add, group, number);
+            let (tile, mut place) = s.split_item(place, lane_tiles);
+            for &v in self.alike.iter().rev() {
+                let (value, left) = s.split_item(place, s.view.size_of(v) as usize);
+                s.bind(v, value);
+                place = left;
+            }
             let start = s.tile_start(tile, span, self.size);
             s.bind(lane, start);
         };

@@ -103,9 +103,9 @@ pub fn schedule(
 
     // Other variables of the result: those that the panel depends on make items, the others more tiles.
     let others = clause.vars.iter().copied().filter(|v| !group.contains(v) && *v != parts.unrolled);
-    let (fixed, free): (Vec<VarId>, Vec<VarId>) = others.partition(|&v| parts.panel.uses(v));
+    let (mut fixed, free): (Vec<VarId>, Vec<VarId>) = others.partition(|&v| parts.panel.uses(v));
     let values = |vars: &[VarId]| vars.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
-    let (others, tiles) = (values(&fixed), values(&free) * long.div_ceil(unroll));
+    let tiles = values(&free) * long.div_ceil(unroll);
     let cost = loads::panel_cost(view, &parts.panel, &group);
     let least = |cost: f64| TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
     if tiles < least(cost) {
@@ -113,12 +113,19 @@ pub fn schedule(
     }
     let along = size.div_ceil(width * vectors);
     let in_rows = parts.scale.is_none() && free.is_empty() && parts.in_rows(view, long, width);
+    // Panels that differ in these alone have the same rows.
+    let mut alike = Vec::new();
+    if in_rows {
+        (fixed, alike) = fixed.into_iter().partition(|&v| parts.own.uses(v));
+    }
+    let others = values(&fixed);
     let (rows, chunks, each) = if in_rows {
         let (vars, tile, rows) = (&parts.vars, (width, vectors), (long, unroll));
         let far = values(&parts.vars) * (long + size) * 4 > loads::AWAY;
         let (units, room, near) = (facts.units, 2 * facts.local_bytes, facts.local_bytes / 2);
         let least = least(cost);
-        let task = rows::Task { vars, panels: along, tile, rows, least, others, cost, far, units, room, near };
+        let panels = values(&alike) * along;
+        let task = rows::Task { vars, panels, tile, rows, least, others, cost, far, units, room, near };
         let (part, chunks) = task.part(view)?;
         (Some(part), chunks, part.span.div_ceil(unroll))
     } else {
@@ -145,7 +152,7 @@ pub fn schedule(
     };
     let squares = parts.in_squares(view, &chunks, &group, width);
     let emitter =
-        Emitter { parts, chunks, group, fixed, free, size, width, vectors, unroll, tiles, each, squares, rows };
+        Emitter { parts, chunks, group, fixed, alike, free, size, width, vectors, unroll, tiles, each, squares, rows };
     Some(emitter.emit(view, tensor, clause))
 }
 

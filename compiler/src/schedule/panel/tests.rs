@@ -216,3 +216,21 @@ fn what_changes_from_tile_to_tile_has_panels_of_its_own() {
     m.result(y);
     holds(m, 3);
 }
+
+#[test]
+fn panels_that_differ_in_a_feature_share_their_rows() {
+    for (n, parts, e, o) in [(97, 4, 48, 48), (131, 3, 48, 64), (64, 5, 48, 17), (83, 2, 32, 40)] {
+        let mut m = Make::new();
+        let (f, x, y) = (m.input("f", &[n, parts]), m.input("x", &[n, e]), m.input("y", &[n, o]));
+        let [t, i, j, p] = [parts, e, o, n].map(|size| m.var(size));
+        let product = Expr::mul(Expr::mul(rd(f, &[p, t]), rd(x, &[p, i])), rd(y, &[p, j]));
+        let s = m.def("s", &[t, i, j], Expr::sum(vec![p], Pred::True, product));
+        m.result(s);
+        let program = m.program();
+        if (e, o) == (48, 48) {
+            let graph = schedule(&program, &Facts { local_bytes: 96 << 10, ..facts() });
+            assert_eq!((graph.kernels.len(), graph.kernels[0].items), (1, 2), "{}", graph.kernels[0]);
+        }
+        check_schedule(&program, &arguments(&program));
+    }
+}
