@@ -105,7 +105,7 @@ fn exponentials_of_all_sizes() {
     ];
     let x: Vec<f32> = ends.into_iter().chain((-8700..8870).map(|n| n as f32 / 100.0)).collect();
     for lanes in widths(&device) {
-        let n = x.len().next_multiple_of(lanes as usize) / lanes as usize;
+        let n = x.len().div_ceil(lanes as usize);
         let mut data = vec![f32::NAN; n * lanes as usize + 1];
         data[1..=x.len()].copy_from_slice(&x);
         let kernel = pointwise(lanes, n as u32, |b, v| b.un(UnaryOp::Exp, v));
