@@ -297,7 +297,7 @@ impl<'a> Emitter<'a> {
                 self.raw_lane(result, 4, 0)
             }
             #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
-            Exp if ty == (Type { elem: Elem::F32, lanes: 16 }) && self.target.host => self.exp(a, ty),
+            Exp if self.target.host && ty.lanes == 16 && is_x86_feature_detected!("avx512f") => self.exp(a, ty),
             Exp => op!(self, math::ExpOp, a),
             Log => op!(self, math::LogOp, a),
             Sin => op!(self, math::SinOp, a),
