@@ -69,6 +69,7 @@ pub(super) fn replace_reduction(e: &Expr, reduction: &Reduction, by: &Expr) -> E
     }
 }
 
+/// Whether anything is reduced in an expression.
 pub(super) fn has_reduce(e: &Expr) -> bool {
     let mut found = matches!(&*e.node, Node::Reduce(_));
     e.for_each_child(&mut |c| found |= has_reduce(c));

@@ -20,7 +20,7 @@ pub enum Unit {
     Rows(Vec<Member>),
     /// One definition (of that statement) that is nothing but a pass over the rows of what it reads.
     Row(Member, usize),
-    /// The statements of these numbers, which define elements side by side, and whether anything else reads what they define.
+    /// The statements of these numbers, which define elements side by side, and whether what they define is a result or read by anything else.
     Pass(Vec<(usize, bool)>),
     /// The statement of that number.
     Single(usize),

@@ -118,11 +118,11 @@ pub struct Member {
     pub clause: Clause,
     /// What stands for its value at the element in those after it.
     pub held: TensorId,
-    /// Whether anything else reads it.
+    /// Whether it is a result, or anything else reads it.
     pub stored: bool,
 }
 
-/// The members of a pass; of the definitions, which ones are read elsewhere.
+/// The members of a pass; with each definition, whether it is a result or read elsewhere.
 pub fn members(view: &mut View<'_>, definitions: &[(&Definition, bool)]) -> Vec<Member> {
     let vars = definitions[0].0.clauses[0].vars.clone();
     let at: Vec<Index> = vars.iter().map(|&v| v.into()).collect();

@@ -326,7 +326,7 @@ fn of_several_long_sums_one_is_computed_where_they_are_added() {
     check_schedule(&program, &arguments(&program));
 }
 
-/// A convolution with one group, what rectifies it, and two readers of that.
+/// A convolution with one group, what scales and rectifies it, and a product that reads that many times.
 fn rectified(h: usize, c: usize) -> (Program, [TensorId; 3]) {
     let mut m = Make::new();
     let (x, w, v) = (m.input("x", &[h, c]), m.param("w", &[c, c, 3]), m.param("v", &[c, c]));

@@ -6,6 +6,7 @@
 //! result that its lanes would be stored across.
 //! Sizes that are no multiple of a tile are covered by tiles that overlap: what is computed twice is stored twice with the same bits.
 
+use super::along::has_reduce;
 use super::cost::{expr_cost, value_cost};
 use super::emit::Scope;
 use super::expand::View;
@@ -45,9 +46,7 @@ struct Tile {
 pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, site: &str) {
     let facts = planner.facts.clone();
     let body = planner.view.expand(&clause.body, &mut |_, _, _| None);
-    // What can only be 0 is no part of an index: `64 g + o` with one group is `o`.
-    let zero = |v: VarId| (planner.view.size_of(v) == 1).then(Index::default);
-    let body = body.subst_vars(&zero, &planner.view);
+    let body = without_single(&planner.view, &body);
     if let Some((kernel, tensors)) = turn::schedule(&mut planner.view, &facts, tensor, clause, &body) {
         return planner.launch(kernel, tensors, site);
     }
@@ -101,8 +100,7 @@ pub fn schedule_together(planner: &mut Planner<'_>, mut members: Vec<Member>, si
     let facts = planner.facts.clone();
     let lane = members[0].clause.vars.last().copied();
     for m in &mut members {
-        let zero = |v: VarId| (planner.view.size_of(v) == 1).then(Index::default);
-        let body = m.clause.body.subst_vars(&zero, &planner.view);
+        let body = without_single(&planner.view, &m.clause.body);
         let reads = loads(&planner.view, &body);
         let points = planner.view_points(&m.clause.vars) as f64;
         let work = Work { points, cost: expr_cost_of(&planner.view, &body) * points };
@@ -119,6 +117,11 @@ pub fn schedule_together(planner: &mut Planner<'_>, mut members: Vec<Member>, si
     let tile = shape(&mut planner.view, &facts, (first, clause), lane, &reads, &clause.body);
     let (kernel, tensors) = emit(&mut planner.view, &facts, &members, &tile);
     planner.launch(kernel, tensors, site);
+}
+
+/// What can only be 0 is no part of an index: `64 g + o` with one group is `o`.
+fn without_single(view: &View<'_>, e: &Expr) -> Expr {
+    e.subst_vars(&|v| (view.size_of(v) == 1).then(Index::default), view)
 }
 
 fn expr_cost_of(view: &View<'_>, body: &Expr) -> f64 {
@@ -232,7 +235,7 @@ fn shape(
     let (group, size) = cheapest_group(view, facts, clause, lane, loads);
     let width = pow2(size.min(facts.lanes));
     let heavy = loads.iter().map(|l| l.weight).fold(1.0, f64::max) >= 4.0;
-    let contraction = heavy && contains_reduce(body);
+    let contraction = heavy && has_reduce(body);
     // The unrolled variable: the one that most of the inner loop's reads do not depend on.
     let mut unrolled: Option<(f64, VarId)> = None;
     if contraction {
@@ -373,12 +376,6 @@ fn own_lanes(view: &View<'_>, tile: &Tile, members: &[Member]) -> bool {
     loads.iter().filter(|l| l.weight == heaviest).all(|l| l.address.coefficient(*lane) == 1)
 }
 
-fn contains_reduce(e: &Expr) -> bool {
-    let mut found = matches!(&*e.node, Node::Reduce(_));
-    e.for_each_child(&mut |c| found |= contains_reduce(c));
-    found
-}
-
 /// The kernel of clauses with the same variables.
 fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> (Kernel, Vec<TensorId>) {
     let vars = &members[0].clause.vars;
@@ -474,11 +471,9 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
             [m] => vec![s.eval_many(&points.iter().map(|map| body(m, map)).collect::<Vec<Expr>>())],
             _ => {
                 // A sum at all points together, before the others.
-                let mut all = |m: &Member| {
-                    let bodies: Vec<Expr> = points.iter().map(|map| body(m, map)).collect();
-                    contains_reduce(&m.clause.body).then(|| s.eval_many(&bodies))
-                };
-                let sums: Vec<Option<Vec<ValueId>>> = members.iter().map(&mut all).collect();
+                let mut sum = |m: &Member| s.eval_many(&points.iter().map(|map| body(m, map)).collect::<Vec<Expr>>());
+                let sums: Vec<Option<Vec<ValueId>>> =
+                    members.iter().map(|m| has_reduce(&m.clause.body).then(|| sum(m))).collect();
                 let mut found = vec![Vec::new(); members.len()];
                 for (n, map) in points.iter().enumerate() {
                     for ((m, sums), found) in members.iter().zip(&sums).zip(&mut found) {

@@ -140,25 +140,17 @@ impl Emitter {
         s.kernel.items = (groups * fixed_items * parts_of_panel) as u32;
         // Panels one after the other, so that what the tiles read stays near.
         let item = s.item();
-        let (number, mut rest) = s.split_item(item, groups);
+        let (number, rest) = s.split_item(item, groups);
         let group = s.tile_start(number, panels, all_panels);
         let bind_panel = |s: &mut Scope<'_>, number: ValueId| {
             s.bind(panel_var, number);
             let place = s.int_op(BinaryOp::Add, group, number);
-            let (tile, mut place) = s.split_item(place, lane_tiles);
-            for &v in self.alike.iter().rev() {
-                let (value, left) = s.split_item(place, s.view.size_of(v) as usize);
-                s.bind(v, value);
-                place = left;
-            }
+            let (tile, place) = s.split_item(place, lane_tiles);
+            bind_digits(s, &self.alike, place);
             let start = s.tile_start(tile, span, self.size);
             s.bind(lane, start);
         };
-        for &v in self.fixed.iter().rev() {
-            let (value, left) = s.split_item(rest, view.size_of(v) as usize);
-            s.bind(v, value);
-            rest = left;
-        }
+        let rest = bind_digits(&mut s, &self.fixed, rest);
         let first = match self.rows {
             Some(part) => s.tile_start(rest, part.span, long),
             None => s.tile_start(rest, self.each, self.tiles),
@@ -359,14 +351,10 @@ impl Emitter {
             return ahead;
         }
         let number = s.int_op(BinaryOp::Add, first, counter);
-        let (tile, mut rest) = s.split_item(number, long.div_ceil(self.unroll));
+        let (tile, rest) = s.split_item(number, long.div_ceil(self.unroll));
         let start = s.tile_start(tile, self.unroll, long);
         s.bind(base, start);
-        for &v in self.free.iter().rev() {
-            let (value, left) = s.split_item(rest, s.view.size_of(v) as usize);
-            s.bind(v, value);
-            rest = left;
-        }
+        bind_digits(s, &self.free, rest);
         s.int(0)
     }
 
@@ -446,6 +434,15 @@ impl Emitter {
         let value = s.eval(around);
         s.store(tensor, to, value);
     }
+}
+
+/// Binds variables to the digits of a number, the last of them to the lowest; gives what is left.
+fn bind_digits(s: &mut Scope<'_>, vars: &[VarId], number: ValueId) -> ValueId {
+    vars.iter().rev().fold(number, |rest, &v| {
+        let (value, left) = s.split_item(rest, s.view.size_of(v) as usize);
+        s.bind(v, value);
+        left
+    })
 }
 
 /// What an expression reads of tensors so large that it comes from far away.

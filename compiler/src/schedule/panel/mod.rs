@@ -119,7 +119,7 @@ pub fn schedule(
         (fixed, alike) = fixed.into_iter().partition(|&v| parts.own.uses(v));
     }
     let others = values(&fixed);
-    let (rows, chunks, each) = if in_rows {
+    let (rows, chunks, each, squares) = if in_rows {
         let (vars, tile, rows) = (&parts.vars, (width, vectors), (long, unroll));
         let far = values(&parts.vars) * (long + size) * 4 > loads::AWAY;
         let (units, room, near) = (facts.units, 2 * facts.local_bytes, facts.local_bytes / 2);
@@ -127,7 +127,8 @@ pub fn schedule(
         let panels = values(&alike) * along;
         let task = rows::Task { vars, panels, tile, rows, least, others, cost, far, units, room, near };
         let (part, chunks) = task.part(view)?;
-        (Some(part), chunks, part.span.div_ceil(unroll))
+        let squares = parts.in_squares(view, &chunks, &group, width);
+        (Some(part), chunks, part.span.div_ceil(unroll), squares)
     } else {
         let bytes = vectors * width * 4;
         let chunks = Chunks::new(view, &parts.vars, bytes, (facts.local_bytes, facts.local_bytes / 3))?;
@@ -148,9 +149,8 @@ pub fn schedule(
             return None;
         }
         let task = tiles::Task { tiles, least, most, panels, unroll, cost, units: facts.units };
-        (None, chunks, task.each())
+        (None, chunks, task.each(), squares)
     };
-    let squares = parts.in_squares(view, &chunks, &group, width);
     let emitter =
         Emitter { parts, chunks, group, fixed, alike, free, size, width, vectors, unroll, tiles, each, squares, rows };
     Some(emitter.emit(view, tensor, clause))
