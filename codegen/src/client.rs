@@ -64,10 +64,11 @@ impl ClientDevice {
     /// What schedules may use.
     pub fn facts(&self) -> Facts {
         let hardware = &self.client.properties().hardware;
-        let cores = hardware.num_streaming_multiprocessors.unwrap_or(16) as usize;
+        // Graphics interfaces do not tell; a large one has so many.
+        let cores = hardware.num_streaming_multiprocessors.unwrap_or(128) as usize;
         // CubeCL binds sizes beside a kernel's own buffers.
         let tensors = (hardware.max_bindings as usize).saturating_sub(1);
-        Facts { lanes: 4, units: cores * 256, local_bytes: 4 << 10, registers: 16, tensors }
+        Facts { lanes: 4, units: cores * 256, local_bytes: 4 << 10, registers: 16, tensors, lockstep: true }
     }
 
     /// A buffer of undefined contents.

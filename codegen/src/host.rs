@@ -329,6 +329,7 @@ impl HostDevice {
             local_bytes: 96 << 10,
             registers: vectors - 1 - vectors / 16,
             tensors: usize::MAX,
+            lockstep: false,
         }
     }
 

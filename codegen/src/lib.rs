@@ -21,5 +21,8 @@ mod memory;
 mod pool;
 mod strides;
 mod walk;
+// Processors read vectors anywhere.
+#[cfg_attr(not(feature = "wgpu"), allow(dead_code))]
+mod wide;
 
 pub use device::{Backend, BufferHandle, CompiledKernel, Device};

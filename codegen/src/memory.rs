@@ -27,6 +27,12 @@ impl Emitter<'_> {
         self.push(&op)
     }
 
+    /// A pointer to the vector of an array of vectors that has the element at an index, a multiple of its lanes, first.
+    pub fn vector_element(&self, array: Value, index: Value, lanes: u8) -> Value {
+        let (int, lanes) = (Type { elem: Elem::I32, lanes: 1 }, self.constant(f64::from(lanes), Elem::I32));
+        self.element(array, self.index(self.binary(BinaryOp::Div, int, index, lanes)))
+    }
+
     /// A pointer to the vector of `ty` that begins at an element.
     fn vector_pointer(&self, element: Value, ty: Type) -> Value {
         let ctx = self.scope.ctx();

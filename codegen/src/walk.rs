@@ -1,7 +1,8 @@
 //! The walk over a kernel's statements.
 
-use crate::emit::{Emitter, Target, storage_elem};
+use crate::emit::{Emitter, Target, storage_elem, vectorized};
 use crate::strides::Strides;
+use crate::wide::LANES;
 use cubecl::ir::dialect::branch::{ConditionOp, IfOp, RangeLoopOp, WhileOp};
 #[cfg(feature = "wgpu")]
 use cubecl::ir::dialect::cmp::ULessThanOp;
@@ -18,15 +19,16 @@ use cubecl::prelude::KernelBuilder;
 #[cfg(feature = "cpu")]
 use foveate_compiler::ir::BinaryOp;
 use foveate_compiler::ir::Elem;
-use foveate_compiler::loops::{Block, Kernel, Op, Stmt, Type, ValueId};
+use foveate_compiler::loops::{Block, BufferId, Kernel, Op, Stmt, Type, ValueId};
 
 /// Writes a whole verified kernel; its buffers become the builder's, in order. If `guarded`, it does nothing at positions that are not work items.
 #[cfg(feature = "wgpu")]
 pub fn kernel(builder: &mut KernelBuilder, kernel: &Kernel, target: Target, guarded: bool) {
-    let buffers = buffers(builder, kernel);
+    let wide = crate::wide::buffers(kernel);
+    let buffers = buffers(builder, kernel, &wide);
     let emit = Emitter { scope: &builder.scope, target };
     let position = absolute_position(emit);
-    let mut walk = Walk::new(emit, kernel, buffers, position);
+    let mut walk = Walk { wide, ..Walk::new(emit, kernel, buffers, position) };
     if !guarded {
         walk.block(emit, &kernel.body);
     } else {
@@ -40,7 +42,7 @@ pub fn kernel(builder: &mut KernelBuilder, kernel: &Kernel, target: Target, guar
 /// work item, from which positions count, and the number of the kernel.
 #[cfg(feature = "cpu")]
 pub fn kernels<'k>(builder: &mut KernelBuilder, kernels: impl IntoIterator<Item = &'k Kernel>, target: Target) {
-    let kernels: Vec<(&Kernel, Vec<Value>)> = kernels.into_iter().map(|k| (k, buffers(builder, k))).collect();
+    let kernels: Vec<(&Kernel, Vec<Value>)> = kernels.into_iter().map(|k| (k, buffers(builder, k, &[]))).collect();
     let call = {
         let ty = storage_elem(Elem::U32).to_type(builder.scope.ctx());
         builder.buffer(ty)
@@ -69,13 +71,14 @@ pub fn kernels<'k>(builder: &mut KernelBuilder, kernels: impl IntoIterator<Item 
     }
 }
 
-/// The buffers of a kernel as the builder's next ones.
-fn buffers(builder: &mut KernelBuilder, kernel: &Kernel) -> Vec<Value> {
-    let buffer = |elem: Elem| {
-        let ty = storage_elem(elem).to_type(builder.scope.ctx());
+/// The buffers of a kernel as the builder's next ones; those that are `wide` as arrays of vectors.
+fn buffers(builder: &mut KernelBuilder, kernel: &Kernel, wide: &[bool]) -> Vec<Value> {
+    let lanes = |n: usize| if wide.get(n) == Some(&true) { LANES } else { 1 };
+    let buffer = |(n, elem)| {
+        let ty = vectorized(builder.scope.ctx(), storage_elem(elem), lanes(n));
         builder.buffer(ty)
     };
-    kernel.buffers.iter().map(|b| b.elem).map(buffer).collect()
+    kernel.buffers.iter().map(|b| b.elem).enumerate().map(buffer).collect()
 }
 
 fn absolute_position(emit: Emitter<'_>) -> Value {
@@ -90,6 +93,8 @@ struct Walk<'a> {
     regs: Vec<Value>,
     /// Pointers to the local arrays.
     locals: Vec<Value>,
+    /// Which buffers are arrays of vectors; none, if there is nothing.
+    wide: Vec<bool>,
     /// The work item as a position.
     position: Value,
     values: Vec<Option<Value>>,
@@ -105,11 +110,15 @@ impl Walk<'_> {
             .map(|l| scope.create_local_mut(ArrayType::get(scope.ctx(), emit.ty(l.ty), l.len as usize), None))
             .collect();
         let values = vec![None; kernel.values.len()];
-        Walk { kernel, buffers, regs, locals, position, values, strides: Strides::default() }
+        Walk { kernel, buffers, regs, locals, wide: Vec::new(), position, values, strides: Strides::default() }
     }
 
     fn value(&self, id: ValueId) -> Value {
         self.values[id.0 as usize].expect("verified kernels assign values before they use them")
+    }
+
+    fn is_wide(&self, buffer: BufferId) -> bool {
+        self.wide.get(buffer.0 as usize) == Some(&true)
     }
 
     fn ty(&self, id: ValueId) -> Type {
@@ -147,8 +156,11 @@ impl Walk<'_> {
             }
             Stmt::Set(reg, value) => emit.store(self.regs[reg.0 as usize], self.value(*value)),
             Stmt::Store { buffer, index, value } => {
-                let (buffer, index) = (self.buffers[buffer.0 as usize], self.value(*index));
-                emit.store_buffer(buffer, index, self.value(*value), self.ty(*value));
+                let (array, index) = (self.buffers[buffer.0 as usize], self.value(*index));
+                match self.is_wide(*buffer) {
+                    true => emit.store(emit.vector_element(array, index, LANES), self.value(*value)),
+                    false => emit.store_buffer(array, index, self.value(*value), self.ty(*value)),
+                }
             }
             Stmt::Scatter { buffer, index, value } => {
                 let ty = self.ty(*value);
@@ -208,7 +220,13 @@ impl Walk<'_> {
             Op::Fma(a, b, c) => emit.fma(self.value(*a), self.value(*b), self.value(*c)),
             Op::Select(c, a, b) => emit.select(self.value(*c), self.value(*a), self.value(*b)),
             Op::Cast(a) => emit.cast(self.value(*a), self.ty(*a), ty.elem),
-            Op::Load { buffer, index } => emit.load_buffer(self.buffers[buffer.0 as usize], self.value(*index), ty),
+            Op::Load { buffer, index } => {
+                let (array, index) = (self.buffers[buffer.0 as usize], self.value(*index));
+                match self.is_wide(*buffer) {
+                    true => emit.load(emit.vector_element(array, index, LANES)),
+                    false => emit.load_buffer(array, index, ty),
+                }
+            }
             Op::Gather { buffer, index } => {
                 let positions = self.positions(emit, *index, ty.lanes);
                 emit.load_each(self.buffers[buffer.0 as usize], positions, ty)

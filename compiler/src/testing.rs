@@ -177,9 +177,11 @@ pub fn check_gradients(program: &Program) {
 /// Checks that the program's kernels, for vectors of several widths, give what the interpreter gives.
 pub fn check_schedule(program: &Program, args: &[(ArgRole, Array)]) {
     let want = run(program, args).unwrap_or_else(|e| panic!("{e}\n{program}"));
+    let processor = |(lanes, local_bytes)| Facts { lanes, local_bytes, ..Facts::USUAL };
+    let graphics = |units| Facts { lanes: 4, units, local_bytes: 4096, registers: 16, lockstep: true, ..Facts::USUAL };
     // With little local memory, long rows are gone through strip by strip.
-    for (lanes, local_bytes) in [(16, 49152), (8, 1024), (4, 49152), (4, 256), (1, 49152), (1, 64)] {
-        let facts = Facts { lanes, units: 2, local_bytes, registers: 28, tensors: usize::MAX };
+    let processors = [(16, 49152), (8, 1024), (4, 49152), (4, 256), (1, 49152), (1, 64)].map(processor);
+    for facts in processors.into_iter().chain([8, 1 << 15].map(graphics)) {
         let g = schedule(program, &facts);
         let arg = |role: &ArgRole| {
             let (_, a) = args.iter().find(|(r, _)| r == role).expect("every argument has a value");
@@ -201,7 +203,7 @@ pub fn check_schedule(program: &Program, args: &[(ArgRole, Array)]) {
             let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
             let size = norm(&mut expected.data.iter().copied());
             let error = norm(&mut expected.data.iter().zip(&got).map(|(a, b)| a - b));
-            assert!(error <= 2e-5 * size + 1e-5, "{:?} at {lanes} lanes: error {error} of {size}\n{program}", roles[0]);
+            assert!(error <= 2e-5 * size + 1e-5, "{:?} with {facts:?}: error {error} of {size}\n{program}", roles[0]);
         }
     }
 }

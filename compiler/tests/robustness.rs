@@ -341,7 +341,14 @@ fn huge_pairs_compile() {
         let large = too_large(&derived.program);
         assert_eq!(large.is_none(), stored, "{large:?}");
         if stored {
-            let facts = Facts { lanes: 8, units: 2, local_bytes: 48 << 10, registers: 28, tensors: usize::MAX };
+            let facts = Facts {
+                lanes: 8,
+                units: 2,
+                local_bytes: 48 << 10,
+                registers: 28,
+                tensors: usize::MAX,
+                lockstep: false,
+            };
             assert!(schedule(&derived.program, &facts).launches.len() > 1);
         } else {
             let text = large.expect("too large");

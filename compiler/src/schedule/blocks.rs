@@ -75,9 +75,16 @@ pub fn wider(candidate: Block, size: usize) -> Option<Block> {
     pays.then_some(wide)
 }
 
-/// What an item may take, best first. Vectors narrower than the device's need less memory for what is staged.
-pub fn candidates(facts: &Facts, loads: &[Load], lanes: &[VarId], size: usize) -> Vec<Block> {
-    let width = 1 << size.min(facts.lanes).ilog2();
+/// What an item may take, best first; there are `outer` times as many items as cover the rows along the lanes. Vectors narrower than the device's need less
+/// memory for what is staged.
+pub fn candidates(facts: &Facts, loads: &[Load], lanes: &[VarId], size: usize, outer: usize) -> Vec<Block> {
+    let width = 1usize << size.min(facts.lanes).ilog2();
+    if facts.lockstep {
+        // Items side by side load what all rows share at the same time; what matters is that there are enough of them.
+        let widths = (0..=width.ilog2()).rev().map(|n| 1 << n);
+        let enough = widths.filter(|&w| w == 1 || outer * size.div_ceil(w) >= facts.units);
+        return enough.map(|w| Block::new(size, w, 1)).collect();
+    }
     let mut out = Vec::new();
     let one = Block::new(size, width, 1);
     let computed = |b: Block| (b.tiles(size) * b.lanes()) as f64;

@@ -18,6 +18,8 @@ use crate::loops::{Op, Stmt, Type, ValueId};
 
 /// Work items: enough for any device's units, and not dependent on them, so that the additions have one order.
 const ITEMS: usize = 64;
+/// The same where so many of them run in lockstep that those are few.
+const LOCKSTEP_ITEMS: usize = 4096;
 
 /// A sum by key.
 #[derive(Clone, Debug)]
@@ -124,12 +126,13 @@ impl Sum {
 
 impl<'m> Parts<'m> {
     /// Divides the rows of a kernel, and makes tensors for partial results; `None` if no member is a sum by key. All sums keep the same rows.
-    pub fn new(view: &mut View<'_>, members: &'m [Member], rows: &Rows) -> Option<Parts<'m>> {
+    pub fn new(view: &mut View<'_>, facts: &Facts, members: &'m [Member], rows: &Rows) -> Option<Parts<'m>> {
         let sums: Vec<(&Member, &Sum)> = members.iter().filter_map(|m| Some((m, m.sum.as_ref()?))).collect();
         let (first, sum) = sums.first()?;
         let mut out = Parts { sums: Vec::new(), kept: sum.kept(first), parts: 1 };
         let results = out.points(rows, true);
-        out.parts = ITEMS.div_ceil(results).min(rows.tiles * out.points(rows, false));
+        let items = if facts.lockstep { LOCKSTEP_ITEMS } else { ITEMS };
+        out.parts = items.div_ceil(results).min(rows.tiles * out.points(rows, false));
         for (member, sum) in sums {
             let dims = [("item", results * out.parts), ("key", sum.keys())].map(|(name, n)| {
                 let v = view.var(name, n);

@@ -59,11 +59,15 @@ pub struct Facts {
     pub registers: usize,
     /// Tensors that a kernel of several definitions may read and write.
     pub tensors: usize,
+    /// Whether neighbouring work items do the same at the same time, as on graphics processors: what lies side by side is then best read and written
+    /// by items side by side.
+    pub lockstep: bool,
 }
 
 impl Facts {
     /// Those of a usual processor of two cores, vectors of 8 and no limit on tensors.
-    pub const USUAL: Facts = Facts { lanes: 8, units: 2, local_bytes: 64 << 10, registers: 28, tensors: usize::MAX };
+    pub const USUAL: Facts =
+        Facts { lanes: 8, units: 2, local_bytes: 64 << 10, registers: 28, tensors: usize::MAX, lockstep: false };
 
     /// Whether private memory is so large that it is a part of a fast cache, in which local arrays pay.
     fn has_near_memory(&self) -> bool {
@@ -134,7 +138,7 @@ pub fn schedule_chosen(program: &Program, facts: &Facts, choices: &Choices) -> K
 fn schedule_as(program: &Program, facts: &Facts, choices: Option<&Choices>) -> KernelGraph {
     let mut program = own_results(program);
     phases::split_phases(&mut program);
-    split::split_long_reductions(&mut program);
+    split::split_long_reductions(&mut program, facts.lockstep);
     let program = &program;
     let mut graph = graph::Builder::new(program);
     let parts: Vec<FunctionPlan> =
@@ -146,7 +150,7 @@ fn schedule_as(program: &Program, facts: &Facts, choices: Option<&Choices>) -> K
 /// A tensor that would have memory with more elements than a buffer may have, in words.
 pub fn too_large(program: &Program) -> Option<String> {
     let mut program = own_results(program);
-    split::split_long_reductions(&mut program);
+    split::split_long_reductions(&mut program, false);
     for f in &program.functions {
         let storage = storage::decide(&program, f);
         let args = f.args.iter().map(|a| a.tensor);

@@ -97,7 +97,7 @@ fn build(view: &mut View<'_>, facts: &Facts, members: &[Member], lane_rows: &[us
     let candidates = {
         let loads = lanes::loads(view, members, &first.rows);
         let lanes: Vec<VarId> = lane_rows.iter().map(|&r| first.rows[r]).collect();
-        blocks::candidates(facts, &loads, &lanes, lane_size)
+        blocks::candidates(facts, &loads, &lanes, lane_size, sizes.iter().product::<usize>() / lane_size)
     };
 
     // Kernel variables: the lane and the other rows.
@@ -150,7 +150,7 @@ fn build(view: &mut View<'_>, facts: &Facts, members: &[Member], lane_rows: &[us
         tiles: block.tiles(lane_size),
         outer: row_vars.iter().enumerate().filter_map(|(r, v)| Some(((*v)?, sizes[r], r))).collect(),
     };
-    let parts = Parts::new(view, members, &rows);
+    let parts = Parts::new(view, facts, members, &rows);
     let seconds = parts.as_ref().map_or_else(Vec::new, |p| p.second(view));
 
     let view = &*view;

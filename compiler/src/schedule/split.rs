@@ -30,8 +30,12 @@ const SHARE: usize = 8;
 /// Elements that fill a vector well enough.
 const VECTOR: usize = 8;
 
-/// Splits the long reductions of every function.
-pub fn split_long_reductions(program: &mut Program) {
+/// Where items run in lockstep, a sum to fewer results than this leaves most of them idle, and is long from so many points on.
+const IDLE: usize = 1 << 14;
+const LOCKSTEP_CHAIN: usize = 64;
+
+/// Splits the long reductions of every function, for a device whose work items run in lockstep or not.
+pub fn split_long_reductions(program: &mut Program, lockstep: bool) {
     for n in 0..program.functions.len() {
         let mut f = program.functions[n].clone();
         let body = std::mem::take(&mut f.body);
@@ -40,7 +44,7 @@ pub fn split_long_reductions(program: &mut Program) {
                 Stmt::Define(d) => {
                     let steps = split(program, &mut f, &d)
                         .or_else(|| set_free(program, &mut f, &d))
-                        .or_else(|| spread(program, &mut f, &d));
+                        .or_else(|| spread(program, &mut f, &d, lockstep));
                     match steps {
                         Some((partial, rest)) => f.body.extend([Stmt::Define(partial), Stmt::Define(rest)]),
                         None => f.body.push(Stmt::Define(d)),
@@ -128,7 +132,7 @@ fn set_free(program: &Program, f: &mut Function, d: &Definition) -> Option<(Defi
 /// Moves one of the summed variables of a long sum to the result, in front: the one that leaves the shortest chains in both steps. Where there are
 /// too many results for that, each made of what it shares with others, the one with most values for which what is stored in between stays small
 /// beside what is read: the parts of a large sum are more work items, each of which can take longer pieces of memory.
-fn spread(program: &Program, f: &mut Function, d: &Definition) -> Option<(Definition, Definition)> {
+fn spread(program: &Program, f: &mut Function, d: &Definition, lockstep: bool) -> Option<(Definition, Definition)> {
     let [clause] = d.clauses.as_slice() else { return None };
     let Node::Reduce(r) = &*clause.body.node else { return None };
     if r.op != Monoid::Sum || r.vars.len() < 2 {
@@ -137,7 +141,8 @@ fn spread(program: &Program, f: &mut Function, d: &Definition) -> Option<(Defini
     let size = |v: VarId| program.axes[f.var(v).axis.index()].size;
     let results: usize = clause.vars.iter().map(|&v| size(v)).product();
     let points: usize = r.vars.iter().map(|&v| size(v)).product();
-    if points < CHAIN {
+    let idle = lockstep && results < IDLE && points >= LOCKSTEP_CHAIN;
+    if points < CHAIN && !idle {
         return None;
     }
     let candidates = r.vars.iter().copied().filter(|&v| size(v) > 1);
@@ -154,10 +159,10 @@ fn spread(program: &Program, f: &mut Function, d: &Definition) -> Option<(Defini
         taps |= left_out;
     });
     // Many sums down columns with some taps: rows of memory are best read whole, for all of them (the gradient of a depthwise convolution).
-    if taps && !shared && results >= CHAIN {
+    if taps && !shared && results >= CHAIN && !idle {
         return None;
     }
-    let moved = if points >= POINTS * results {
+    let moved = if points >= POINTS * results || idle {
         let longer = |v: VarId| size(v).max(points / size(v));
         candidates.min_by_key(|&v| (longer(v), size(v)))?
     } else {

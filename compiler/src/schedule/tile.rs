@@ -265,7 +265,13 @@ fn shape(
         return Tile { lane: group, width, vectors: 1, unrolled: Some((v, step)), beside: None };
     }
     let unroll_size = unrolled.map_or(1, |(_, v)| view.size_of(v) as usize);
-    let (mut vectors, unroll) = register_tile(facts, size, width, unroll_size, contraction);
+    let (mut vectors, mut unroll) = register_tile(facts, size, width, unroll_size, contraction);
+    if facts.lockstep {
+        // More vectors would lie between those of neighbouring items.
+        let others = clause.vars.iter().filter(|v| !group.contains(v) && unrolled.is_none_or(|(_, u)| u != **v));
+        let others: usize = others.map(|&v| view.size_of(v) as usize).product();
+        (vectors, unroll) = (1, lockstep_steps(facts, others * size.div_ceil(width), unroll_size));
+    }
     // A short variable that is all unrolled leaves room for another one that shares the same reads.
     let mut beside = None;
     if let Some((_, v)) = unrolled
@@ -327,6 +333,16 @@ pub fn register_tile(
         }
     }
     (best.1, best.2)
+}
+
+/// Unrolled steps of a register tile where items run in lockstep, `others` of them for each tile of so many steps: as many as leave items for all units.
+fn lockstep_steps(facts: &Facts, others: usize, size: usize) -> usize {
+    let computed = |n: usize| size.div_ceil(n) * n;
+    let most = size.min(facts.registers / 2);
+    let steps = (1..=most).rev().filter(|&n| computed(n) * 8 <= size * 9);
+    let enough = |n: &usize| others * size.div_ceil(*n) >= facts.units;
+    let few = most.min(4);
+    steps.clone().find(enough).or_else(|| steps.into_iter().find(|&n| n <= few)).unwrap_or(few).max(1)
 }
 
 /// The values of the lane variable in the first vector of a tile.
@@ -412,13 +428,15 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
     let mut cost = each * points.len() as f64;
     let mut serial = Vec::new();
     // Where little is done for a result, items go through memory in order; where much is, they stay with what their lanes need.
-    let tile_var =
-        (lane_tiles > 1 && (values < LIGHT || own_lanes(view, tile, members))).then(|| view.var("tiles", lane_tiles));
+    // In lockstep, it is the items side by side that go through memory in order.
+    let ordered = lane_tiles > 1 && (facts.lockstep || values < LIGHT || own_lanes(view, tile, members));
+    let tile_var = ordered.then(|| view.var("tiles", lane_tiles));
     let in_order = tile_var.is_some();
     if let Some(v) = tile_var {
         outer.push(v);
     }
-    while cost < 512.0
+    while !facts.lockstep
+        && cost < 512.0
         && let Some(&v) = outer.last()
     {
         let size = view.size_of(v) as usize;
@@ -496,4 +514,20 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
         }
     });
     s.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn in_lockstep_there_are_items_for_all_units() {
+        let facts = Facts { lanes: 4, units: 4096, registers: 16, lockstep: true, ..Facts::USUAL };
+        assert_eq!(lockstep_steps(&facts, 96, 1568), 8);
+        assert_eq!(lockstep_steps(&facts, 16, 1568), 6);
+        // Too few for that: what is loaded is still shared.
+        assert_eq!(lockstep_steps(&facts, 1, 64), 4);
+        assert_eq!(lockstep_steps(&facts, 1, 3), 3);
+        assert_eq!(lockstep_steps(&facts, 4096, 1), 1);
+    }
 }

@@ -22,10 +22,16 @@ fn gradient(p: &Program) -> Program {
 }
 
 /// Runs the kernels for vectors of `lanes` and compares with the interpreter, with enough local memory and with little,
-/// which then has few tensors a kernel, too.
+/// which then has few tensors a kernel, too, and with items that run in lockstep, more and fewer units than there are items.
 fn kernels_agree(p: &Program, lanes: usize) {
-    for (local_bytes, tensors) in [(16 << 10, usize::MAX), (24 * lanes, 5)] {
-        let facts = Facts { lanes, units: 2, local_bytes, registers: 28, tensors };
+    let processor = Facts { lanes, local_bytes: 16 << 10, ..Facts::USUAL };
+    let graphics = Facts { local_bytes: 4 << 10, registers: 16, lockstep: true, ..processor };
+    for facts in [
+        Facts { local_bytes: 24 * lanes, tensors: 5, ..processor },
+        Facts { units: 1 << 15, ..graphics },
+        graphics,
+        processor,
+    ] {
         let graph = std::panic::catch_unwind(|| schedule(p, &facts))
             .unwrap_or_else(|_| panic!("scheduling for {lanes} lanes\n{p}"));
         graph_agrees(p, &graph, &facts);
@@ -106,7 +112,7 @@ proptest! {
         let mut p = gradient(&p);
         pipeline::run(&mut p, pipeline::AFTER, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
         for local_bytes in [40 << 10, 24 << lanes] {
-            variants_agree(&p, &Facts { lanes: 1 << lanes, units: 2, local_bytes, registers: 14, tensors: usize::MAX });
+            variants_agree(&p, &Facts { lanes: 1 << lanes, units: 2, local_bytes, registers: 14, tensors: usize::MAX, lockstep: false });
         }
     }
 
