@@ -12,6 +12,7 @@ mod expand;
 mod graph;
 mod groups;
 pub mod host;
+mod join;
 mod keyed;
 mod lanes;
 mod loads;
@@ -152,7 +153,7 @@ pub fn too_large(program: &Program) -> Option<String> {
     let mut program = own_results(program);
     split::split_long_reductions(&mut program, false);
     for f in &program.functions {
-        let storage = storage::decide(&program, f);
+        let storage = storage::decide(&program, f, false);
         let args = f.args.iter().map(|a| a.tensor);
         let defined = f.body.iter().flat_map(Stmt::defines).filter(|t| storage.stored[t.index()]);
         for t in args.chain(defined) {
@@ -323,7 +324,7 @@ impl Planner<'_> {
 /// Plans a function; with choices, twice. Units are known by their kernels under the default, and what a unit is given depends on those before
 /// it (copies are shared), so that the default comes first and whole, and the choices begin from nothing again.
 fn plan_function(program: &Program, function: &Function, facts: &Facts, choices: Option<&Choices>) -> FunctionPlan {
-    let storage = storage::decide(program, function);
+    let storage = storage::decide(program, function, facts.has_near_memory());
     let default = plan_units(program, function, facts, &storage, &[]);
     let Some(choices) = choices else { return default };
     let chosen: Vec<Chosen> =

@@ -11,12 +11,15 @@
 //! * any other pointwise definition is virtual if computing it again costs no more than writing and reading it, unless it can be stored in the place of
 //!   something that it is made of and that nothing else reads;
 //! * a reduction is virtual if its one reader is a pointwise definition that reads each element at one point (an epilogue), or
-//!   if its domain is tiny. Of several long ones that would come together in one kernel so, only one is: a register tile has room for one sum.
+//!   if its domain is tiny. Of several long ones that would come together in one kernel so, only one is: a register tile has room for one sum. But where they are
+//!   added up and [`join`](super::join) can make one sum of them, all are.
 
 use super::cost::{expr_cost, points};
+use super::join;
 use crate::ir::index::goes_through;
 use crate::ir::{
-    ArgRole, BinaryOp, Clause, Definition, Expr, Function, Index, Monoid, Node, Program, Stmt, TensorId, VarSizes,
+    ArgRole, BinaryOp, Clause, Definition, Expr, Function, Index, Monoid, Node, Program, Stmt, TensorId, VarId,
+    VarSizes,
 };
 
 /// The fewest points of a sum that fills the registers by itself.
@@ -31,8 +34,8 @@ pub struct Storage {
     pub pair: Vec<bool>,
 }
 
-/// Decides for every tensor of the function.
-pub fn decide(program: &Program, function: &Function) -> Storage {
+/// Decides for every tensor of the function; `joins` says whether sums that are added up become one.
+pub fn decide(program: &Program, function: &Function, joins: bool) -> Storage {
     let n = function.tensors.len();
     let data = data_dependent(function);
     let mut forced = vec![false; n];
@@ -79,13 +82,20 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
     // The stored definition in whose kernel a virtual one is computed, if it is one, and those that have a long sum already.
     let mut host: Vec<Option<usize>> = vec![None; n];
     let mut has_sum = vec![false; n];
+    // What those of them that it adds up have in common, and how many they are.
+    let mut added: Vec<Option<(AddedForm, usize)>> = vec![None; n];
     for stmt in function.body.iter().rev() {
         let Stmt::Define(d) = stmt else { continue };
         let t = d.tensor.index();
         let size = program.shape(function, d.tensor).iter().product::<usize>() as f64;
         let per_element = evals[t] / size.max(1.0);
         let long = is_long_sum(program, function, d);
-        let epilogue = readers[t] == 1 && epilogue_only[t] && !(long && host[t].is_some_and(|h| has_sum[h]));
+        let form = (joins && long).then(|| added_form(program, function, d)).flatten();
+        let adds = host[t].filter(|&h| chain.definitions[h].is_some_and(|host| is_addend(host, d.tensor)));
+        let joined =
+            adds.filter(|&h| matches!(&added[h], Some((other, n)) if Some(other) == form.as_ref() && *n < join::TERMS));
+        let alone = !host[t].is_some_and(|h| has_sum[h]);
+        let epilogue = readers[t] == 1 && epilogue_only[t] && (!long || alone || joined.is_some());
         out.stored[t] = forced[t]
             || !(out.pair[t]
                 || (spread[t] && in_pair[t])
@@ -96,6 +106,10 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
         }
         if let Some(h) = host[t] {
             has_sum[h] |= long;
+            if let (false, Some(form), true) = (out.stored[t], form, adds.is_some()) {
+                let others = added[h].take().map_or(0, |(_, n)| n);
+                added[h] = Some((form, others + 1));
+            }
         }
         let of_pair = !out.stored[t] && (out.pair[t] || in_pair[t]);
         let times = if out.stored[t] { 1.0 } else { per_element.max(1.0) };
@@ -128,6 +142,37 @@ pub fn decide(program: &Program, function: &Function) -> Storage {
         }
     }
     out
+}
+
+/// The sizes of a sum's variables, and for every factor the numbers of the result's variables that it depends on.
+type AddedForm = (Vec<usize>, Vec<Vec<usize>>);
+
+/// The form of a sum that can become one with others that it is added to.
+fn added_form(program: &Program, function: &Function, d: &Definition) -> Option<AddedForm> {
+    let clause = &d.clauses[0];
+    let Node::Reduce(r) = &*clause.body.node else { return None };
+    let size = |v| program.size(function.var(v).axis);
+    let (sizes, factors) = join::form(r, &size)?;
+    let number = |v: VarId| clause.vars.iter().position(|&w| w == v).filter(|_| size(v) > 1);
+    let numbers = |vars: Vec<VarId>| -> Vec<usize> {
+        let mut numbers: Vec<usize> = vars.into_iter().filter_map(number).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    let mut factors: Vec<Vec<usize>> = factors.into_iter().map(numbers).collect();
+    factors.sort();
+    Some((sizes, factors))
+}
+
+/// Whether a definition adds up things of which one is a tensor's element at its own variables.
+fn is_addend(d: &Definition, tensor: TensorId) -> bool {
+    let [clause] = &d.clauses[..] else { return false };
+    let mut all = Vec::new();
+    join::addends(&clause.body, &mut all);
+    let own = |at: &[Index]| {
+        at.len() == clause.vars.len() && at.iter().zip(&clause.vars).all(|(i, v)| i.as_var() == Some(*v))
+    };
+    all.iter().any(|e| matches!(&*e.node, Node::Read { tensor: t, at, .. } if *t == tensor && own(at)))
 }
 
 /// Definitions, and what they can be stored in the place of.

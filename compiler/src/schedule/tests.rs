@@ -305,25 +305,50 @@ fn large_weights_that_lanes_run_across_are_copied() {
     close(&out["dw"], &(0..o * c * k).map(element).collect::<Vec<_>>());
 }
 
-#[test]
-fn of_several_long_sums_one_is_computed_where_they_are_added() {
-    let (n, o, c) = (65, 64, 96);
+/// `y = a + b + c + bias`, where those are products `x w` with so many inputs each, and how many of them are stored; weights with their inputs side by side, if
+/// they are turned.
+fn added(n: usize, o: usize, inputs: [usize; 3], turned: bool) -> (Program, usize) {
     let mut m = Make::new();
     let mut all = Vec::new();
-    for name in ["a", "b", "c"] {
-        let (x, w) = (m.input(&format!("x{name}"), &[n, c]), m.input(&format!("w{name}"), &[c, o]));
+    for (name, c) in ["a", "b", "c"].into_iter().zip(inputs) {
+        let x = m.input(&format!("x{name}"), &[n, c]);
+        let w = m.param(&format!("w{name}"), &if turned { [o, c] } else { [c, o] });
         let [i, j, k] = [n, o, c].map(|size| m.var(size));
-        let sum = Expr::sum(vec![k], Pred::True, Expr::mul(rd(x, &[i, k]), rd(w, &[k, j])));
-        all.push(m.def(name, &[i, j], sum));
+        let weight = if turned { rd(w, &[j, k]) } else { rd(w, &[k, j]) };
+        all.push(m.def(name, &[i, j], Expr::sum(vec![k], Pred::True, Expr::mul(rd(x, &[i, k]), weight))));
     }
+    let bias = m.param("bias", &[o]);
     let [i, j] = [n, o].map(|size| m.var(size));
-    let body = all.iter().map(|&t| rd(t, &[i, j])).reduce(Expr::add).expect("three of them");
+    let body = all.iter().map(|&t| rd(t, &[i, j])).fold(rd(bias, &[j]), Expr::add);
     let y = m.def("y", &[i, j], body);
     m.result(y);
     let program = m.program();
-    let stored = storage::decide(&program, program.entry()).stored;
-    assert_eq!(all.iter().filter(|t| stored[t.index()]).count(), 2);
+    let stored = storage::decide(&program, program.entry(), true).stored;
+    (program, all.iter().filter(|t| stored[t.index()]).count())
+}
+
+#[test]
+fn of_several_long_sums_one_is_computed_where_they_are_added() {
+    let (program, stored) = added(65, 64, [96, 48, 40], false);
+    assert_eq!(stored, 2);
     check_schedule(&program, &arguments(&program));
+    let (program, stored) = added(33, 40, [64, 48, 64], true);
+    assert_eq!(stored, 1);
+    check_schedule(&program, &arguments(&program));
+}
+
+#[test]
+fn long_sums_of_one_form_are_one_sum_where_they_are_added() {
+    for (n, o, c) in [(65, 64, 96), (61, 50, 13), (64, 32, 400), (4, 3, 9)] {
+        for turned in [false, true] {
+            let (program, stored) = added(n, o, [c; 3], turned);
+            assert_eq!(stored, 0);
+            let graph = schedule(&program, &facts(16));
+            let loops = graph.kernels.iter().map(|k| k.to_string()).collect::<String>();
+            assert!(!loops.contains("select"), "terms are written out\n{loops}");
+            check_schedule(&program, &arguments(&program));
+        }
+    }
 }
 
 /// A convolution with one group, what scales and rectifies it, and a product that reads that many times.
@@ -349,7 +374,7 @@ fn rectified(h: usize, c: usize) -> (Program, [TensorId; 3]) {
 fn what_is_read_often_is_stored_in_the_place_of_what_it_is_made_of() {
     for (h, c) in [(37, 24), (64, 48), (5, 3)] {
         let (program, [z, scaled, r]) = rectified(h, c);
-        let stored = storage::decide(&program, program.entry()).stored;
+        let stored = storage::decide(&program, program.entry(), true).stored;
         assert_eq!([z, scaled, r].map(|t| stored[t.index()]), [false, false, true]);
         check_schedule(&program, &arguments(&program));
     }

@@ -16,7 +16,7 @@ use super::loads::{
 };
 use super::passes::Member;
 use super::rows;
-use super::{Facts, Planner, along, columns, panel, turn};
+use super::{Facts, Planner, along, columns, join, panel, turn};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Definition, Expr, Index, Keep, Node, TensorId, VarId};
 use crate::loops::{Kernel, ValueId};
@@ -47,6 +47,7 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
     let facts = planner.facts.clone();
     let body = planner.view.expand(&clause.body, &mut |_, _, _| None);
     let body = without_single(&planner.view, &body);
+    let body = if facts.has_near_memory() { join::sums(&mut planner.view, &body) } else { body };
     if let Some((kernel, tensors)) = turn::schedule(&mut planner.view, &facts, tensor, clause, &body) {
         return planner.launch(kernel, tensors, site);
     }

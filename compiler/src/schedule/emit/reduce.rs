@@ -5,6 +5,7 @@ use super::{Scope, Speculation};
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Bounds, Elem, Expr, Index, Monoid, Node, Pred, Reduction, VarId};
 use crate::loops::{Op, RegId, Stmt, Type, ValueId};
+use crate::schedule::join;
 
 /// A reduction over no more points than this is written out: what neighbouring results read together is then loaded once.
 const WRITTEN_OUT: usize = 16;
@@ -57,38 +58,54 @@ impl Scope<'_> {
             Some((&last, outer)) => (Some(last), outer),
             None => (None, &r.vars[..]),
         };
-        let loops = |s: &mut Self, f: &mut dyn FnMut(&mut Self)| {
-            if !written_out {
-                s.loops(outer, f)
-            }
-        };
-        loops(self, &mut |s| match last {
-            None => s.accumulate_under(points, &regs[0], &wheres),
-            Some(v) => {
-                let steps = s.view.size_of(v) as usize / if along.is_some() { s.lanes as usize } else { 1 };
-                let step = |s: &mut Self, at: ValueId, regs: &[RegId]| {
-                    s.bind(v, at);
-                    match along {
-                        Some(v) => s.vector_at(v, |s| s.accumulate_under(points, regs, &wheres)),
-                        None => s.accumulate_under(points, regs, &wheres),
-                    }
-                };
-                s.for_loop(v, steps / chains, |s| {
-                    let counter = s.value_of(v);
-                    let stride = s.int(chains as i64);
-                    let first = s.int_op(BinaryOp::Mul, counter, stride);
-                    for (n, regs) in regs.iter().enumerate() {
-                        let n = s.int(n as i64);
-                        let at = s.int_op(BinaryOp::Add, n, first);
+        let run = |s: &mut Self, points: &[&Reduction], outer: &[VarId]| {
+            s.loops(outer, &mut |s| match last {
+                None => s.accumulate_under(points, &regs[0], &wheres),
+                Some(v) => {
+                    let steps = s.view.size_of(v) as usize / if along.is_some() { s.lanes as usize } else { 1 };
+                    let step = |s: &mut Self, at: ValueId, regs: &[RegId]| {
+                        s.bind(v, at);
+                        match along {
+                            Some(v) => s.vector_at(v, |s| s.accumulate_under(points, regs, &wheres)),
+                            None => s.accumulate_under(points, regs, &wheres),
+                        }
+                    };
+                    s.for_loop(v, steps / chains, |s| {
+                        let counter = s.value_of(v);
+                        let stride = s.int(chains as i64);
+                        let first = s.int_op(BinaryOp::Mul, counter, stride);
+                        for (n, regs) in regs.iter().enumerate() {
+                            let n = s.int(n as i64);
+                            let at = s.int_op(BinaryOp::Add, n, first);
+                            step(s, at, regs);
+                        }
+                    });
+                    for (n, regs) in regs.iter().enumerate().take(steps % chains) {
+                        let at = s.int((steps / chains * chains + n) as i64);
                         step(s, at, regs);
                     }
-                });
-                for (n, regs) in regs.iter().enumerate().take(steps % chains) {
-                    let at = s.int((steps / chains * chains + n) as i64);
-                    step(s, at, regs);
+                }
+            });
+        };
+        // What conditions decide by a variable of few values is written out for each of them.
+        let term = outer.first().copied().filter(|&v| {
+            let few = self.view.size_of(v) <= join::TERMS as i64;
+            few && !shortened && r.guard == Pred::True && join::decides(&r.body, v)
+        });
+        match term {
+            _ if written_out => {}
+            None => run(self, points, outer),
+            Some(v) => {
+                for k in 0..self.view.size_of(v) {
+                    let number = self.int(k);
+                    self.bind(v, number);
+                    let at =
+                        |p: &&Reduction| Reduction { body: join::at_value(self.view, &p.body, v, k), ..(*p).clone() };
+                    let here: Vec<Reduction> = points.iter().map(at).collect();
+                    run(self, &here.iter().collect::<Vec<_>>(), &outer[1..]);
                 }
             }
-        });
+        }
         let op = combine(r.op);
         let values = |s: &mut Self, regs: &[RegId]| -> Vec<ValueId> {
             let get = |&reg: &RegId| s.op(Op::Get(reg), s.kernel.regs[reg.0 as usize]);

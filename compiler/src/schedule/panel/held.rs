@@ -52,18 +52,18 @@ impl Emitter {
         s.int_op(BinaryOp::Add, before, within)
     }
 
-    /// Evaluates the panel in vectors along the innermost summed variable and changes rows for columns. `square` and `along` are the kernel's variables for
+    /// Evaluates the panel in vectors along the innermost of `loops`, which are those over the points `inside` a chunk, and changes rows for columns. `square` and `along` are the kernel's variables for
     /// the number of a square and for its first point, `number` the one for the number of the panel in its array.
     pub(super) fn fill_in_squares(
         &self,
         s: &mut Scope<'_>,
         (array, number): (TensorId, VarId),
         panel: &[Expr],
-        inside: &Loops,
+        (inside, loops): (&Loops, &Loops),
         (square, along): (VarId, VarId),
     ) {
         let (width, lane) = (self.width, s.lane_var);
-        let Some((&(innermost, size, end), outer)) = inside.split_last() else { return };
+        let Some((&(innermost, size, end), outer)) = loops.split_last() else { return };
         around(s, outer, &mut |s| {
             let end = end.map(|end| {
                 let width = s.int(width as i64);

@@ -8,6 +8,7 @@ use crate::loops::{Kernel, Op, RegId, Stmt, Type, ValueId};
 use crate::schedule::assume::assume;
 use crate::schedule::emit::{Scope, stored_elem};
 use crate::schedule::expand::View;
+use crate::schedule::join;
 use crate::schedule::loads::{AWAY, Load, loads};
 use crate::schedule::tile::{self, Place};
 
@@ -18,6 +19,8 @@ const LINE: i64 = 16;
 pub(super) struct Emitter {
     pub parts: Contraction,
     pub chunks: Chunks,
+    /// A summed variable for each of whose values the loops are written out.
+    pub terms: Option<VarId>,
     /// The lane variables, flattened row-major.
     pub group: Vec<VarId>,
     /// Result variables that the panel depends on.
@@ -44,8 +47,8 @@ pub(super) struct Emitter {
 
 /// What an item holds of the factor that belongs to the unrolled variable.
 enum Own {
-    /// Nothing: its elements are read where they are needed, an expression for each step. If all conditions in them hold, the second ones serve.
-    Read(Vec<Expr>, Option<(Pred, Vec<Expr>)>),
+    /// Nothing: its elements are read where they are needed, an expression for each step.
+    Read(Vec<Expr>),
     /// Parts of rows in a local array.
     Held(TensorId, Part),
 }
@@ -91,11 +94,7 @@ impl Emitter {
         let panel: Vec<Expr> = (0..vectors).map(|m| chunked(view, &at(view, &parts.panel, m, 0))).collect();
         let own = match rows {
             Some((part, held)) => Own::Held(held, part),
-            None => {
-                let steps: Vec<Expr> = (0..unroll).map(|n| chunked(view, &at(view, &parts.own, 0, n))).collect();
-                let plain = self.unconditional(view, &steps);
-                Own::Read(steps, plain)
-            }
+            None => Own::Read((0..unroll).map(|n| chunked(view, &at(view, &parts.own, 0, n))).collect()),
         };
         let scales: Option<Vec<Expr>> =
             parts.scale.as_ref().map(|e| (0..unroll).map(|n| chunked(view, &at(view, e, 0, n))).collect());
@@ -121,9 +120,9 @@ impl Emitter {
             (Own::Read(..), Some(v)) if view.size_of(v) >= 2 * LINE => {
                 let row = Index::from(base).plus(unroll as i64).add(&Index::from(v).modulo(LINE, view));
                 let next = parts.own.subst_vars(&|w| (w == parts.unrolled).then(|| row.clone()), view);
-                far_reads(view, &chunked(view, &next))
+                Some(chunked(view, &next))
             }
-            _ => Vec::new(),
+            _ => None,
         };
         let name = view.name(tensor);
         let view = &*view;
@@ -167,138 +166,160 @@ impl Emitter {
             s.count(panels * self.each * unroll * vectors, |s, at| s.store_local_at(t, at, zero));
         }
         let mut loops: Loops = Vec::new();
-        chunks.outer.iter().for_each(|&v| loops.push((v, view.size_of(v) as usize, None)));
+        let terms = self.terms.map(|v| (v, view.size_of(v) as usize));
+        let (between, within) = match terms {
+            Some((v, _)) if chunks.outer.contains(&v) => (terms, None),
+            other => (None, other),
+        };
+        let others = |v: &&VarId| terms.is_none_or(|(t, _)| t != **v);
+        chunks.outer.iter().filter(others).for_each(|&v| loops.push((v, view.size_of(v) as usize, None)));
         if let Some((.., number, _)) = split {
             loops.push((number, view.size_of(number) as usize, None));
         }
         let exact: Vec<VarId> = chunks.outer.iter().chain(&chunks.inner).copied().collect();
         s.over(exact, |s| {
-            around(s, &loops, &mut |s| {
-                let mut inside: Loops = Vec::new();
-                if let Some((v, block, number, within)) = split {
-                    inside.push((within, block, self.shorter(s, v, block, number)));
-                }
-                chunks.inner.iter().for_each(|&v| inside.push((v, view.size_of(v) as usize, None)));
-                match squares {
-                    Some(square) => s.count(panels, |s, number| {
-                        bind_panel(s, number);
-                        self.fill_in_squares(s, (panel_tensor, panel_var), &panel, &inside, square);
-                    }),
-                    None => nest(s, &inside, &mut |s| {
-                        let at = self.place(panel_var, &self.point(&inside));
-                        for number in 0..panels {
-                            let number = s.int(number as i64);
-                            bind_panel(s, number);
-                            let values = s.eval_many(&panel);
-                            for (m, value) in values.into_iter().enumerate() {
-                                s.store_local(panel_tensor, &[at.plus(m as i64)], value);
-                            }
-                        }
-                    }),
-                }
-                if let Some((part, held)) = rows {
-                    s.lane_var = Some(across);
-                    nest(s, &inside, &mut |s| {
-                        let at = self.point(&inside).scale(self.apart(part) as i64);
-                        for n in 0..part.span / width {
-                            let ahead = s.int((n * width) as i64);
-                            let start = s.int_op(BinaryOp::Add, first, ahead);
-                            s.bind(across, start);
-                            let value = s.eval(&row);
-                            s.store_local(held, &[at.plus(self.held(part, n) as i64)], value);
+            each_term(s, between, &mut |s, outside| {
+                around(s, &loops, &mut |s| {
+                    let mut inside: Loops = Vec::new();
+                    if let Some((v, block, number, within)) = split {
+                        inside.push((within, block, self.shorter(s, v, block, number)));
+                    }
+                    chunks.inner.iter().for_each(|&v| inside.push((v, view.size_of(v) as usize, None)));
+                    // Without the variable that is written out.
+                    let loops: Loops = inside.iter().filter(|(v, ..)| others(&v)).cloned().collect();
+                    each_term(s, within, &mut |s, term| {
+                        let panel = in_term(view, &panel, outside.or(term));
+                        match squares {
+                            Some(square) => s.count(panels, |s, number| {
+                                bind_panel(s, number);
+                                self.fill_in_squares(s, (panel_tensor, panel_var), &panel, (&inside, &loops), square);
+                            }),
+                            None => nest(s, &loops, &mut |s| {
+                                let at = self.place(panel_var, &self.point(&inside));
+                                for number in 0..panels {
+                                    let number = s.int(number as i64);
+                                    bind_panel(s, number);
+                                    let values = s.eval_many(&panel);
+                                    for (m, value) in values.into_iter().enumerate() {
+                                        s.store_local(panel_tensor, &[at.plus(m as i64)], value);
+                                    }
+                                }
+                            }),
                         }
                     });
-                    s.lane_var = Some(lane);
-                }
-                s.count(panels, |s, number| {
-                    bind_panel(s, number);
-                    s.count(self.each, |s, counter| {
-                        let ahead = self.bind_tile(s, first, counter, base, long);
-                        let offset = self.offset(s, number, counter);
-                        let mut regs = Vec::new();
-                        for n in 0..unroll * vectors {
-                            let value = match sums_tensor {
-                                Some(t) => {
-                                    let n = s.int(n as i64);
-                                    let at = s.int_op(BinaryOp::Add, offset, n);
-                                    s.load_local_at(t, at)
-                                }
-                                None => self.zero(s, vector),
-                            };
-                            regs.push(s.reg(value));
-                        }
-                        let (outer, last) = inside.split_at(inside.len() - 1);
-                        let point = self.point(&inside);
-                        around(s, outer, &mut |s| match &own {
-                            Own::Held(tensor, part) => {
-                                let place = self.element(s, *part, ahead);
-                                nest(s, last, &mut |s| {
-                                    let row = s.uniform(&point.scale((self.apart(*part) * width) as i64));
-                                    let row = s.int_op(BinaryOp::Add, row, place);
-                                    let mut element = |s: &mut Scope<'_>, n: usize| {
-                                        let step = s.int(n as i64);
-                                        let at = s.int_op(BinaryOp::Add, row, step);
-                                        s.load_lane(*tensor, at)
-                                    };
-                                    self.multiply_add(
-                                        s,
-                                        panel_tensor,
-                                        &self.place(panel_var, &point),
-                                        &mut element,
-                                        &regs,
-                                    );
-                                })
-                            }
-                            Own::Read(steps, plain) => {
-                                let sums = |s: &mut Scope<'_>, steps: &[Expr]| {
-                                    let zero = self.zero(s, vector);
-                                    let own: Option<Vec<RegId>> =
-                                        scales.is_some().then(|| regs.iter().map(|_| s.reg(zero)).collect());
-                                    nest(s, last, &mut |s| {
-                                        soon.iter().for_each(|(tensor, at)| s.prefetch(*tensor, at));
-                                        let mut element = |s: &mut Scope<'_>, n: usize| s.eval(&steps[n]);
-                                        self.multiply_add(
-                                            s,
-                                            panel_tensor,
-                                            &self.place(panel_var, &point),
-                                            &mut element,
-                                            own.as_ref().unwrap_or(&regs),
-                                        );
-                                    });
-                                    if let (Some(scales), Some(own)) = (&scales, own) {
-                                        self.add_scaled(s, scales, &own, &regs);
-                                    }
-                                };
-                                match plain {
-                                    None => sums(s, steps),
-                                    Some((pred, plain)) => {
-                                        let cond = s.test(pred);
-                                        let (then, ()) = s.block(|s| sums(s, plain));
-                                        let (otherwise, ()) = s.block(|s| sums(s, steps));
-                                        s.push(Stmt::If { cond, then, otherwise });
-                                    }
-                                }
+                    if let Some((part, held)) = rows {
+                        s.lane_var = Some(across);
+                        nest(s, &inside, &mut |s| {
+                            let at = self.point(&inside).scale(self.apart(part) as i64);
+                            for n in 0..part.span / width {
+                                let ahead = s.int((n * width) as i64);
+                                let start = s.int_op(BinaryOp::Add, first, ahead);
+                                s.bind(across, start);
+                                let value = s.eval(&row);
+                                s.store_local(held, &[at.plus(self.held(part, n) as i64)], value);
                             }
                         });
-                        match sums_tensor {
-                            Some(t) => {
-                                for (n, &reg) in regs.iter().enumerate() {
-                                    let n = s.int(n as i64);
-                                    let at = s.int_op(BinaryOp::Add, offset, n);
-                                    let value = s.op(Op::Get(reg), vector);
-                                    s.store_local_at(t, at, value);
+                        s.lane_var = Some(lane);
+                    }
+                    s.count(panels, |s, number| {
+                        bind_panel(s, number);
+                        s.count(self.each, |s, counter| {
+                            let ahead = self.bind_tile(s, first, counter, base, long);
+                            let offset = self.offset(s, number, counter);
+                            let mut regs = Vec::new();
+                            for n in 0..unroll * vectors {
+                                let value = match sums_tensor {
+                                    Some(t) => {
+                                        let n = s.int(n as i64);
+                                        let at = s.int_op(BinaryOp::Add, offset, n);
+                                        s.load_local_at(t, at)
+                                    }
+                                    None => self.zero(s, vector),
+                                };
+                                regs.push(s.reg(value));
+                            }
+                            let (outer, last) = loops.split_at(loops.len() - 1);
+                            let point = self.point(&inside);
+                            each_term(s, within, &mut |s, term| {
+                                around(s, outer, &mut |s| match &own {
+                                    Own::Held(tensor, part) => {
+                                        let place = self.element(s, *part, ahead);
+                                        nest(s, last, &mut |s| {
+                                            let row = s.uniform(&point.scale((self.apart(*part) * width) as i64));
+                                            let row = s.int_op(BinaryOp::Add, row, place);
+                                            let mut element = |s: &mut Scope<'_>, n: usize| {
+                                                let step = s.int(n as i64);
+                                                let at = s.int_op(BinaryOp::Add, row, step);
+                                                s.load_lane(*tensor, at)
+                                            };
+                                            self.multiply_add(
+                                                s,
+                                                panel_tensor,
+                                                &self.place(panel_var, &point),
+                                                &mut element,
+                                                &regs,
+                                            );
+                                        })
+                                    }
+                                    Own::Read(steps) => {
+                                        let term = outside.or(term);
+                                        let steps = in_term(view, steps, term);
+                                        let plain = self.unconditional(view, &steps);
+                                        let scales = scales.as_ref().map(|scales| in_term(view, scales, term));
+                                        let soon =
+                                            soon.iter().flat_map(|e| in_term(view, std::slice::from_ref(e), term));
+                                        let soon: Vec<_> = soon.flat_map(|e| far_reads(view, &e)).collect();
+                                        let sums = |s: &mut Scope<'_>, steps: &[Expr]| {
+                                            let zero = self.zero(s, vector);
+                                            let own: Option<Vec<RegId>> =
+                                                scales.is_some().then(|| regs.iter().map(|_| s.reg(zero)).collect());
+                                            nest(s, last, &mut |s| {
+                                                soon.iter().for_each(|(tensor, at)| s.prefetch(*tensor, at));
+                                                let mut element = |s: &mut Scope<'_>, n: usize| s.eval(&steps[n]);
+                                                self.multiply_add(
+                                                    s,
+                                                    panel_tensor,
+                                                    &self.place(panel_var, &point),
+                                                    &mut element,
+                                                    own.as_ref().unwrap_or(&regs),
+                                                );
+                                            });
+                                            if let (Some(scales), Some(own)) = (&scales, own) {
+                                                self.add_scaled(s, scales, &own, &regs);
+                                            }
+                                        };
+                                        match &plain {
+                                            None => sums(s, &steps),
+                                            Some((pred, plain)) => {
+                                                let cond = s.test(pred);
+                                                let (then, ()) = s.block(|s| sums(s, plain));
+                                                let (otherwise, ()) = s.block(|s| sums(s, &steps));
+                                                s.push(Stmt::If { cond, then, otherwise });
+                                            }
+                                        }
+                                    }
+                                })
+                            });
+                            match sums_tensor {
+                                Some(t) => {
+                                    for (n, &reg) in regs.iter().enumerate() {
+                                        let n = s.int(n as i64);
+                                        let at = s.int_op(BinaryOp::Add, offset, n);
+                                        let value = s.op(Op::Get(reg), vector);
+                                        s.store_local_at(t, at, value);
+                                    }
+                                }
+                                None => {
+                                    self.load_ahead(s, &results);
+                                    for (&reg, result) in regs.iter().zip(&results) {
+                                        let value = s.op(Op::Get(reg), vector);
+                                        self.finish(s, tensor, value, result);
+                                    }
                                 }
                             }
-                            None => {
-                                self.load_ahead(s, &results);
-                                for (&reg, result) in regs.iter().zip(&results) {
-                                    let value = s.op(Op::Get(reg), vector);
-                                    self.finish(s, tensor, value, result);
-                                }
-                            }
-                        }
-                    })
-                });
+                        })
+                    });
+                })
             })
         });
         if let Some(t) = sums_tensor {
@@ -433,6 +454,27 @@ impl Emitter {
         s.pin(self.parts.sum, sum);
         let value = s.eval(around);
         s.store(tensor, to, value);
+    }
+}
+
+/// A summed variable and the value that it has in the code under way.
+type Term = Option<(VarId, i64)>;
+
+/// Code for each value of a variable that is written out, if there is one.
+fn each_term(s: &mut Scope<'_>, terms: Option<(VarId, usize)>, f: &mut dyn FnMut(&mut Scope<'_>, Term)) {
+    let Some((v, n)) = terms else { return f(s, None) };
+    for k in 0..n as i64 {
+        let value = s.int(k);
+        s.bind(v, value);
+        f(s, Some((v, k)));
+    }
+}
+
+/// Expressions in the code of a term.
+fn in_term(view: &View<'_>, all: &[Expr], term: Term) -> Vec<Expr> {
+    match term {
+        Some((v, k)) => all.iter().map(|e| join::at_value(view, e, v, k)).collect(),
+        None => all.to_vec(),
     }
 }
 

@@ -19,6 +19,7 @@ mod tiles;
 use super::Facts;
 use super::along::{collect_reductions, has_reduce, replace_reduction};
 use super::expand::View;
+use super::join;
 use super::{loads, tile, turn};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Expr, Monoid, Node, Pred, Reduction, TensorId, VarId};
@@ -36,7 +37,7 @@ const WRITTEN_OUT: i64 = 8;
 /// An unrolled variable of so many values has tiles enough for a panel.
 const LONG: i64 = 32;
 /// The fewest summed points for which a panel is made.
-const POINTS: usize = 8;
+pub const POINTS: usize = 8;
 /// Points of other sums that may stand beside it in the result.
 const BESIDE: usize = 8;
 
@@ -106,7 +107,7 @@ pub fn schedule(
     let (mut fixed, free): (Vec<VarId>, Vec<VarId>) = others.partition(|&v| parts.panel.uses(v));
     let values = |vars: &[VarId]| vars.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
     let tiles = values(&free) * long.div_ceil(unroll);
-    let cost = loads::panel_cost(view, &parts.panel, &group);
+    let cost = parts.cost(view, &group);
     let least = |cost: f64| TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
     if tiles < least(cost) {
         return None;
@@ -151,8 +152,25 @@ pub fn schedule(
         let task = tiles::Task { tiles, least, most, panels, unroll, cost, units: facts.units };
         (None, chunks, task.each(), squares)
     };
-    let emitter =
-        Emitter { parts, chunks, group, fixed, alike, free, size, width, vectors, unroll, tiles, each, squares, rows };
+    let whole = |v: &VarId| chunks.outer.contains(v) || chunks.inner.contains(v);
+    let terms = parts.terms(view).filter(|v| !in_rows && whole(v));
+    let emitter = Emitter {
+        parts,
+        chunks,
+        terms,
+        group,
+        fixed,
+        alike,
+        free,
+        size,
+        width,
+        vectors,
+        unroll,
+        tiles,
+        each,
+        squares,
+        rows,
+    };
     Some(emitter.emit(view, tensor, clause))
 }
 
@@ -220,6 +238,21 @@ fn multiply(factors: Vec<Expr>) -> Option<Expr> {
 }
 
 impl Contraction {
+    /// A summed variable of few values of which conditions in the factors speak: what is summed for each of them is written out.
+    fn terms(&self, view: &View<'_>) -> Option<VarId> {
+        let first = *self.vars.first()?;
+        let few = self.vars.len() > 1 && view.size_of(first) <= join::TERMS as i64;
+        (few && (join::decides(&self.panel, first) || join::decides(&self.own, first))).then_some(first)
+    }
+
+    /// What a vector of a panel costs to load.
+    fn cost(&self, view: &View<'_>, lanes: &[VarId]) -> f64 {
+        let of = |panel: &Expr| loads::panel_cost(view, panel, lanes);
+        let Some(v) = self.terms(view) else { return of(&self.panel) };
+        let n = view.size_of(v);
+        (0..n).map(|k| of(&join::at_value(view, &self.panel, v, k))).sum::<f64>() / n as f64
+    }
+
     /// Puts the summed variable last along which the other factor goes through memory.
     fn order(&mut self, view: &View<'_>) {
         let loads = loads::loads(view, &self.own);
