@@ -41,21 +41,23 @@ pub fn derive(
         watch(&format!("rewrite.{}", pass.name), p);
     })?;
     let calls = grad::calls(&program);
+    let mut stage = "rewrite-last";
     if let Some(gradient) = gradient {
         program = grad::differentiate_saving(&program, &gradient.seeds, &gradient.wrt, gradient.recomputed)?;
         watch("differentiated", &program);
-        let after = pipeline::run(&mut program, pipeline::AFTER, pipeline::Options::default(), &mut |pass, p| {
-            watch(&format!("rewrite-gradient.{}", pass.name), p);
-        })?;
-        for entry in after.entries {
-            if !report.entries.contains(&entry) {
-                report.entries.push(entry);
-            }
+        stage = "rewrite-gradient";
+    }
+    let after = pipeline::run(&mut program, pipeline::AFTER, pipeline::Options::default(), &mut |pass, p| {
+        watch(&format!("{stage}.{}", pass.name), p);
+    })?;
+    for entry in after.entries {
+        if !report.entries.contains(&entry) {
+            report.entries.push(entry);
         }
-        for algorithm in after.algorithms {
-            if !report.algorithms.contains(&algorithm) {
-                report.algorithms.push(algorithm);
-            }
+    }
+    for algorithm in after.algorithms {
+        if !report.algorithms.contains(&algorithm) {
+            report.algorithms.push(algorithm);
         }
     }
     Ok(Derivation { program, report, calls })

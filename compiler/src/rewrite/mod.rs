@@ -13,6 +13,7 @@ pub mod inline;
 pub mod linearise;
 pub mod narrow;
 pub mod pipeline;
+pub mod regroup;
 pub mod relative;
 pub mod restrict;
 mod separate;

@@ -1,7 +1,7 @@
 //! The order of the passes, and how they are run: each result is verified, and the pass that broke it is named.
 
 use super::{
-    Pass, Report, dead, duplicates, fold, forward, hoist, linearise, narrow, relative, restrict, split, window,
+    Pass, Report, dead, duplicates, fold, forward, hoist, linearise, narrow, regroup, relative, restrict, split, window,
 };
 use crate::ir::{Program, verify};
 
@@ -19,6 +19,11 @@ const WINDOW: Pass = Pass { name: "window", description: "bands become windows",
 const TELL: Pass = Pass { name: "tell", description: "windows as written are told", run: window::tell };
 const NARROW: Pass =
     Pass { name: "narrow", description: "sums that are 0 but for a part are computed there", run: narrow::run };
+const REGROUP: Pass = Pass {
+    name: "regroup",
+    description: "values of short indices are summed first where that is less",
+    run: regroup::run,
+};
 const FACTORS: Pass = Pass { name: "factors", description: "invariant factors leave sums", run: hoist::factors };
 const HOIST: Pass = Pass {
     name: "hoist",
@@ -34,9 +39,9 @@ pub const BEFORE: &[Pass] = &[
     FOLD, FORWARD, SPLIT, WINDOW, HOIST, FOLD, FORWARD, DUPLICATES, DEAD,
 ];
 
-/// After it: gradients are comprehensions like any other.
+/// After it, or without it: gradients are comprehensions like any other.
 pub const AFTER: &[Pass] =
-    &[FOLD, FORWARD, SPLIT, FOLD, NARROW, FACTORS, RELATIVE, WINDOW, HOIST, FOLD, FORWARD, DUPLICATES, DEAD];
+    &[FOLD, FORWARD, SPLIT, FOLD, NARROW, REGROUP, FACTORS, RELATIVE, WINDOW, HOIST, FOLD, FORWARD, DUPLICATES, DEAD];
 
 /// How far to run.
 #[derive(Clone, Copy, Debug, Default)]

@@ -8,7 +8,7 @@ use super::expand::View;
 use super::panel::POINTS;
 use super::storage::collect_factors;
 use crate::ir::index::Sizes;
-use crate::ir::{BinaryOp, Expr, Index, Monoid, Node, Pred, Reduction, VarId};
+use crate::ir::{Atom, BinaryOp, Expr, Index, Monoid, Node, Pred, Reduction, VarId};
 use crate::rewrite::fold::{Fold, is_never};
 
 /// The most sums that become one.
@@ -108,26 +108,53 @@ pub fn sums(view: &mut View<'_>, body: &Expr) -> Expr {
     others.into_iter().fold(sum, |all, e| Expr::add(e, all))
 }
 
-/// An expression where a variable has a value, without the conditions that this decides.
+/// An expression where a variable has a value, without the conditions that are about this one alone. (What another index has a part in may be decided for one
+/// point of a register tile and not for the next, which are to have one form.)
 pub fn at_value(view: &View<'_>, e: &Expr, var: VarId, value: i64) -> Expr {
     let shape = |t| view.shape(t).iter().map(|&n| n as i64).collect();
-    decided(&Fold { sizes: view, shape: &shape }, &e.subst_vars(&|v| (v == var).then(|| Index::from(value)), view))
+    let fold = Fold { sizes: view, shape: &shape };
+    let place = |v: VarId| (v == var).then(|| Index::from(value));
+    let holds = |p: &Pred| {
+        let p = about(p, var).then(|| fold.pred(&p.subst(&place, view), &[]))?;
+        Some(if is_never(&p) { false } else { p == Pred::True })
+    };
+    decided(e, &holds).subst_vars(&place, view)
 }
 
-fn decided(fold: &Fold<'_>, e: &Expr) -> Expr {
+fn decided(e: &Expr, holds: &dyn Fn(&Pred) -> Option<bool>) -> Expr {
     match &*e.node {
-        Node::Select(p, a, b) => match fold.pred(p, &[]) {
-            Pred::True => decided(fold, a),
-            p if is_never(&p) => decided(fold, b),
-            _ => e.map_children(&mut |c| decided(fold, c)),
+        Node::Select(p, a, b) => match holds(p) {
+            Some(true) => decided(a, holds),
+            Some(false) => decided(b, holds),
+            None => e.map_children(&mut |c| decided(c, holds)),
         },
-        _ => e.map_children(&mut |c| decided(fold, c)),
+        _ => e.map_children(&mut |c| decided(c, holds)),
     }
 }
 
-/// Whether conditions in an expression are about a variable's value.
+/// Whether conditions in an expression are about a variable's value, and nothing else.
 pub fn decides(e: &Expr, var: VarId) -> bool {
-    let mut found = matches!(&*e.node, Node::Select(p, ..) if p.uses(var));
+    let mut found = matches!(&*e.node, Node::Select(p, ..) if about(p, var));
     e.for_each_child(&mut |c| found |= decides(c, var));
     found
+}
+
+fn about(p: &Pred, var: VarId) -> bool {
+    let (mut alone, mut uses) = (!has_value(p), false);
+    p.visit_vars(&mut |v| {
+        alone &= v == var;
+        uses |= v == var;
+    });
+    alone && uses
+}
+
+/// Whether a condition is about a value.
+fn has_value(p: &Pred) -> bool {
+    match p {
+        Pred::True => false,
+        Pred::Zero(i) | Pred::NonNeg(i) => i.terms.iter().any(|(a, _)| !matches!(a, Atom::Var(_))),
+        Pred::Value(_) => true,
+        Pred::Not(p) => has_value(p),
+        Pred::And(ps) | Pred::Or(ps) => ps.iter().any(has_value),
+    }
 }

@@ -2,10 +2,10 @@
 //!
 //! A read that all lanes share is a broadcast, neighbouring elements are one load, anything else is a load a lane, unless a copy of the tensor with its dimensions permuted makes it one.
 
-use super::Facts;
 use super::expand::View;
+use super::{Facts, join};
 use crate::ir::index::Sizes;
-use crate::ir::{Bounds, Clause, Expr, Index, Node, Pred, TensorId, VarId};
+use crate::ir::{BinaryOp, Bounds, Clause, Expr, Index, Node, Pred, TensorId, VarId};
 
 /// What it costs to copy an element to where it is read from then on.
 const COPY: f64 = 16.0;
@@ -21,6 +21,8 @@ pub struct Load {
     pub weight: f64,
     /// The variables of the conditions under which it is wanted.
     under: Vec<VarId>,
+    /// Its share of a factor of a sum: of the terms of a sum each has its own, and what is added up to make one is computed once for all products that it is in.
+    share: f64,
 }
 
 /// How much a clause does.
@@ -69,8 +71,8 @@ pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
                         with(&Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, view))))
                     }
                 };
-                let mut load =
-                    Load { tensor: *tensor, at: at.to_vec(), address: address(view, *tensor, at), weight: 1.0, under };
+                let (at, address) = (at.to_vec(), address(view, *tensor, at));
+                let mut load = Load { tensor: *tensor, at, address, weight: 1.0, under, share: 1.0 };
                 let vars = around.iter().filter(|vars| vars.iter().any(|&v| load.uses(v))).copied().flatten();
                 load.weight = vars.map(|&v| view.size_of(v) as f64).product();
                 out.push(load);
@@ -84,9 +86,35 @@ pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
                 walk(view, a, around, &under, out);
                 return walk(view, b, around, &under, out);
             }
+            Node::Binary(BinaryOp::Mul, a, b) if !around.is_empty() => {
+                for (part, share) in [a, b].into_iter().flat_map(|f| parts(f, around)) {
+                    let first = out.len();
+                    walk(view, part, around, under, out);
+                    out[first..].iter_mut().for_each(|l| l.share *= share);
+                }
+                return;
+            }
             _ => {}
         }
         e.for_each_child(&mut |c| walk(view, c, around, under, out));
+    }
+    /// What a factor consists of, with shares: a choice by a summed variable of what is chosen, a sum of what is added up.
+    fn parts<'e>(e: &'e Expr, around: &[&[VarId]]) -> Vec<(&'e Expr, f64)> {
+        let mut chosen = vec![e];
+        while let Node::Select(Pred::Zero(i), a, b) = &*chosen[chosen.len() - 1].node
+            && around.iter().any(|vars| vars.iter().any(|&v| i.coefficient(v) != 0))
+        {
+            chosen.pop();
+            chosen.extend([a, b]);
+        }
+        let mut out = Vec::new();
+        for &e in &chosen {
+            let mut all = Vec::new();
+            join::addends(e, &mut all);
+            let share = 1.0 / (chosen.len() * all.len()) as f64;
+            out.extend(all.into_iter().map(|e| (e, share)));
+        }
+        out
     }
     let mut out = Vec::new();
     walk(view, body, &[], &[], &mut out);
@@ -153,7 +181,7 @@ pub fn choose_lane(
         for l in loads {
             let (c, copyable) = lane_cost(l, v);
             let c = if copyable { copied_cost(view, l, work).map_or(c, |copied| copied.min(c)) } else { c };
-            cost += c * l.weight / heaviest;
+            cost += c * l.share * l.weight / heaviest;
         }
         // Flattening makes short innermost dimensions long enough.
         let run: usize = if Some(&v) == clause.vars.last() {

@@ -23,7 +23,7 @@ fn gradient(p: &Program) -> Program {
 
 /// Runs the kernels for vectors of `lanes` and compares with the interpreter, with enough local memory and with little,
 /// which then has few tensors a kernel, too, and with items that run in lockstep, more and fewer units than there are items.
-fn kernels_agree(p: &Program, lanes: usize) {
+pub fn kernels_agree(p: &Program, lanes: usize) {
     let processor = Facts { lanes, local_bytes: 16 << 10, ..Facts::USUAL };
     let graphics = Facts { local_bytes: 4 << 10, registers: 16, lockstep: true, ..processor };
     for facts in [

@@ -6,5 +6,6 @@ mod generate;
 mod gradients;
 mod kernels;
 mod random;
+mod regroup;
 mod simplify;
 mod value;

@@ -107,9 +107,9 @@ pub fn schedule(
     let (mut fixed, free): (Vec<VarId>, Vec<VarId>) = others.partition(|&v| parts.panel.uses(v));
     let values = |vars: &[VarId]| vars.iter().map(|&v| view.size_of(v) as usize).product::<usize>();
     let tiles = values(&free) * long.div_ceil(unroll);
-    let cost = parts.cost(view, &group);
+    let (cost, once) = parts.cost(view, &group);
     let least = |cost: f64| TILES.max((32.0 * cost / unroll as f64).ceil() as usize);
-    if tiles < least(cost) {
+    if tiles < least(once) {
         return None;
     }
     let along = size.div_ceil(width * vectors);
@@ -124,7 +124,7 @@ pub fn schedule(
         let (vars, tile, rows) = (&parts.vars, (width, vectors), (long, unroll));
         let far = values(&parts.vars) * (long + size) * 4 > loads::AWAY;
         let (units, room, near) = (facts.units, 2 * facts.local_bytes, facts.local_bytes / 2);
-        let least = least(cost);
+        let least = least(once);
         let panels = values(&alike) * along;
         let task = rows::Task { vars, panels, tile, rows, least, others, cost, far, units, room, near };
         let (part, chunks) = task.part(view)?;
@@ -134,8 +134,8 @@ pub fn schedule(
         let bytes = vectors * width * 4;
         let chunks = Chunks::new(view, &parts.vars, bytes, (facts.local_bytes, facts.local_bytes / 3))?;
         let squares = parts.in_squares(view, &chunks, &group, width);
-        let cost = if squares { SQUARE } else { cost };
-        let least = least(cost).min(tiles);
+        let (cost, once) = if squares { (SQUARE, SQUARE) } else { (cost, once) };
+        let least = least(once).min(tiles);
         // What is read where it is needed should stay near until the last panel has seen it. So should what all panels together read and write of the
         // result's rows.
         let beside =
@@ -245,12 +245,24 @@ impl Contraction {
         (few && (join::decides(&self.panel, first) || join::decides(&self.own, first))).then_some(first)
     }
 
-    /// What a vector of a panel costs to load.
-    fn cost(&self, view: &View<'_>, lanes: &[VarId]) -> f64 {
-        let of = |panel: &Expr| loads::panel_cost(view, panel, lanes);
+    /// What a vector of a panel costs to load, and that without what is the same in any case: what is added up to make one is added up for every tile, if not
+    /// for all together.
+    fn cost(&self, view: &View<'_>, lanes: &[VarId]) -> (f64, f64) {
+        let of = |panel: &Expr| {
+            let (mut factors, mut once) = (Vec::new(), 0.0);
+            super::storage::collect_factors(panel, &mut factors);
+            for f in factors {
+                let mut addends = Vec::new();
+                join::addends(f, &mut addends);
+                once += loads::panel_cost(view, f, lanes) / addends.len() as f64;
+            }
+            (loads::panel_cost(view, panel, lanes), once)
+        };
         let Some(v) = self.terms(view) else { return of(&self.panel) };
         let n = view.size_of(v);
-        (0..n).map(|k| of(&join::at_value(view, &self.panel, v, k))).sum::<f64>() / n as f64
+        let all = (0..n).map(|k| of(&join::at_value(view, &self.panel, v, k)));
+        let (cost, once) = all.fold((0.0, 0.0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
+        (cost / n as f64, once / n as f64)
     }
 
     /// Puts the summed variable last along which the other factor goes through memory.
