@@ -132,6 +132,7 @@ fn set_free(program: &Program, f: &mut Function, d: &Definition) -> Option<(Defi
 /// Moves one of the summed variables of a long sum to the result, in front: the one that leaves the shortest chains in both steps. Where there are
 /// too many results for that, each made of what it shares with others, the one with most values for which what is stored in between stays small
 /// beside what is read: the parts of a large sum are more work items, each of which can take longer pieces of memory.
+/// In lockstep, sums to few results are shortened so, too: there are to be items for all units.
 fn spread(program: &Program, f: &mut Function, d: &Definition, lockstep: bool) -> Option<(Definition, Definition)> {
     let [clause] = d.clauses.as_slice() else { return None };
     let Node::Reduce(r) = &*clause.body.node else { return None };

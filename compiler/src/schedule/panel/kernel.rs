@@ -1,15 +1,14 @@
 //! The kernel of a contraction: what an item keeps in local arrays, and its loops.
 
+use super::products::{Own, Read};
 use super::rows::Part;
 use super::{Chunks, Contraction, WRITTEN_OUT};
 use crate::ir::index::Sizes;
-use crate::ir::{BinaryOp, Clause, Expr, Index, Node, Pred, TensorId, VarId, atom};
-use crate::loops::{Kernel, Op, RegId, Stmt, Type, ValueId};
-use crate::schedule::assume::assume;
+use crate::ir::{BinaryOp, Clause, Expr, Index, Node, TensorId, VarId, atom};
+use crate::loops::{Kernel, Op, Type, ValueId};
 use crate::schedule::emit::{Scope, stored_elem};
 use crate::schedule::expand::View;
 use crate::schedule::join;
-use crate::schedule::loads::{AWAY, Load, loads};
 use crate::schedule::tile::{self, Place};
 
 /// Floats of a line of the cache.
@@ -43,14 +42,6 @@ pub(super) struct Emitter {
     pub squares: bool,
     /// What an item takes along of the factor that belongs to the unrolled variable, if it does.
     pub rows: Option<Part>,
-}
-
-/// What an item holds of the factor that belongs to the unrolled variable.
-enum Own {
-    /// Nothing: its elements are read where they are needed, an expression for each step.
-    Read(Vec<Expr>),
-    /// Parts of rows in a local array.
-    Held(TensorId, Part),
 }
 
 /// The variables of a chunk's points with how often their loops run: a number, or a value where the last block is shorter.
@@ -92,12 +83,13 @@ impl Emitter {
             e.subst_vars(&|v| map.get(&v).cloned(), view)
         };
         let panel: Vec<Expr> = (0..vectors).map(|m| chunked(view, &at(view, &parts.panel, m, 0))).collect();
-        let own = match rows {
+        let mut own = match rows {
             Some((part, held)) => Own::Held(held, part),
-            None => Own::Read((0..unroll).map(|n| chunked(view, &at(view, &parts.own, 0, n))).collect()),
+            None => {
+                let steps = |e: &Expr| (0..unroll).map(|n| chunked(view, &at(view, e, 0, n))).collect();
+                Own::Read(Read { steps: steps(&parts.own), scales: parts.scale.as_ref().map(steps), next: None })
+            }
         };
-        let scales: Option<Vec<Expr>> =
-            parts.scale.as_ref().map(|e| (0..unroll).map(|n| chunked(view, &at(view, e, 0, n))).collect());
         let row = parts.own.subst_vars(&|v| (v == parts.unrolled).then(|| across.into()), view);
         let row = chunked(view, &row);
         let mut results = Vec::new();
@@ -116,14 +108,13 @@ impl Emitter {
         });
         // While a tile is computed, the rows of the next one are brought near: at every step a line of another row, so that it is all of them in as many
         // steps as a line has elements.
-        let soon = match (&own, innermost) {
-            (Own::Read(..), Some(v)) if view.size_of(v) >= 2 * LINE => {
-                let row = Index::from(base).plus(unroll as i64).add(&Index::from(v).modulo(LINE, view));
-                let next = parts.own.subst_vars(&|w| (w == parts.unrolled).then(|| row.clone()), view);
-                Some(chunked(view, &next))
-            }
-            _ => None,
-        };
+        if let (Own::Read(read), Some(v)) = (&mut own, innermost)
+            && view.size_of(v) >= 2 * LINE
+        {
+            let row = Index::from(base).plus(unroll as i64).add(&Index::from(v).modulo(LINE, view));
+            let next = parts.own.subst_vars(&|w| (w == parts.unrolled).then(|| row.clone()), view);
+            read.next = Some(chunked(view, &next));
+        }
         let name = view.name(tensor);
         let view = &*view;
         let mut s = Scope::new(name, view, width as u8);
@@ -241,62 +232,14 @@ impl Emitter {
                             let (outer, last) = loops.split_at(loops.len() - 1);
                             let point = self.point(&inside);
                             each_term(s, within, &mut |s, term| {
+                                let panel = (panel_tensor, panel_var);
                                 around(s, outer, &mut |s| match &own {
-                                    Own::Held(tensor, part) => {
-                                        let place = self.element(s, *part, ahead);
-                                        nest(s, last, &mut |s| {
-                                            let row = s.uniform(&point.scale((self.apart(*part) * width) as i64));
-                                            let row = s.int_op(BinaryOp::Add, row, place);
-                                            let mut element = |s: &mut Scope<'_>, n: usize| {
-                                                let step = s.int(n as i64);
-                                                let at = s.int_op(BinaryOp::Add, row, step);
-                                                s.load_lane(*tensor, at)
-                                            };
-                                            self.multiply_add(
-                                                s,
-                                                panel_tensor,
-                                                &self.place(panel_var, &point),
-                                                &mut element,
-                                                &regs,
-                                            );
-                                        })
+                                    Own::Held(held, part) => {
+                                        self.add_held(s, (*held, *part), panel, (last, &point), ahead, &regs)
                                     }
-                                    Own::Read(steps) => {
-                                        let term = outside.or(term);
-                                        let steps = in_term(view, steps, term);
-                                        let plain = self.unconditional(view, &steps);
-                                        let scales = scales.as_ref().map(|scales| in_term(view, scales, term));
-                                        let soon =
-                                            soon.iter().flat_map(|e| in_term(view, std::slice::from_ref(e), term));
-                                        let soon: Vec<_> = soon.flat_map(|e| far_reads(view, &e)).collect();
-                                        let sums = |s: &mut Scope<'_>, steps: &[Expr]| {
-                                            let zero = self.zero(s, vector);
-                                            let own: Option<Vec<RegId>> =
-                                                scales.is_some().then(|| regs.iter().map(|_| s.reg(zero)).collect());
-                                            nest(s, last, &mut |s| {
-                                                soon.iter().for_each(|(tensor, at)| s.prefetch(*tensor, at));
-                                                let mut element = |s: &mut Scope<'_>, n: usize| s.eval(&steps[n]);
-                                                self.multiply_add(
-                                                    s,
-                                                    panel_tensor,
-                                                    &self.place(panel_var, &point),
-                                                    &mut element,
-                                                    own.as_ref().unwrap_or(&regs),
-                                                );
-                                            });
-                                            if let (Some(scales), Some(own)) = (&scales, own) {
-                                                self.add_scaled(s, scales, &own, &regs);
-                                            }
-                                        };
-                                        match &plain {
-                                            None => sums(s, &steps),
-                                            Some((pred, plain)) => {
-                                                let cond = s.test(pred);
-                                                let (then, ()) = s.block(|s| sums(s, plain));
-                                                let (otherwise, ()) = s.block(|s| sums(s, &steps));
-                                                s.push(Stmt::If { cond, then, otherwise });
-                                            }
-                                        }
+                                    Own::Read(read) => {
+                                        let read = read.in_term(view, outside.or(term));
+                                        self.add_read(s, &read, panel, (last, &point), &regs)
                                     }
                                 })
                             });
@@ -341,11 +284,6 @@ impl Emitter {
         s.finish()
     }
 
-    fn zero(&self, s: &mut Scope<'_>, vector: Type) -> ValueId {
-        let zero = s.op(Op::Const(0f64.to_bits()), Type { lanes: 1, ..vector });
-        s.widen(zero)
-    }
-
     /// How many points of the block there are, if not all blocks have the same number.
     fn shorter(&self, s: &mut Scope<'_>, v: VarId, block: usize, number: VarId) -> Option<ValueId> {
         let size = s.view.size_of(v);
@@ -379,57 +317,6 @@ impl Emitter {
         s.int(0)
     }
 
-    /// The steps without the conditions in them, and those: conditions that stay the same in the innermost loop are better decided outside it.
-    fn unconditional(&self, view: &View<'_>, steps: &[Expr]) -> Option<(Pred, Vec<Expr>)> {
-        let innermost = match (self.chunks.inner.last(), self.chunks.split) {
-            (Some(&v), _) => v,
-            _ => return None,
-        };
-        let mut conditions = Vec::new();
-        let plain = steps.iter().map(|e| assume(view, e, &|_| true, &mut conditions)).collect();
-        let pred = Pred::and(conditions);
-        (pred != Pred::True && !pred.uses(innermost)).then_some((pred, plain))
-    }
-
-    /// One point of the sum, for all sums of a tile, whose vectors of the panel begin at `point`. `own` gives the other factor at a step.
-    fn multiply_add(
-        &self,
-        s: &mut Scope<'_>,
-        panel: TensorId,
-        point: &Index,
-        own: &mut dyn FnMut(&mut Scope<'_>, usize) -> ValueId,
-        regs: &[RegId],
-    ) {
-        let vector = s.kernel.regs[regs[0].0 as usize];
-        let read = |m: usize| {
-            let at = point.plus(m as i64);
-            Expr::read(self.parts.panel.elem, panel, vec![at])
-        };
-        let right: Vec<ValueId> = (0..self.vectors).map(|m| s.eval(&read(m))).collect();
-        for n in 0..self.unroll {
-            let left = own(s, n);
-            for (m, &right) in right.iter().enumerate() {
-                let reg = regs[n * self.vectors + m];
-                let sum = s.op(Op::Get(reg), vector);
-                let sum = s.fma(left, right, sum);
-                s.push(Stmt::Set(reg, sum));
-            }
-        }
-    }
-
-    /// Adds the sums over the last variable, scaled, to those over all.
-    fn add_scaled(&self, s: &mut Scope<'_>, scales: &[Expr], from: &[RegId], to: &[RegId]) {
-        let vector = s.kernel.regs[to[0].0 as usize];
-        for (n, scale) in scales.iter().enumerate() {
-            let scale = s.eval(scale);
-            for m in n * self.vectors..(n + 1) * self.vectors {
-                let (inner, sum) = (s.op(Op::Get(from[m]), vector), s.op(Op::Get(to[m]), vector));
-                let sum = s.fma(scale, inner, sum);
-                s.push(Stmt::Set(to[m], sum));
-            }
-        }
-    }
-
     /// Loads what the results of a tile need beside their sums, all of it before any of them is finished: it comes from far away, and the loads wait
     /// together.
     fn load_ahead(&self, s: &mut Scope<'_>, results: &[(Expr, Vec<Index>)]) {
@@ -458,7 +345,7 @@ impl Emitter {
 }
 
 /// A summed variable and the value that it has in the code under way.
-type Term = Option<(VarId, i64)>;
+pub(super) type Term = Option<(VarId, i64)>;
 
 /// Code for each value of a variable that is written out, if there is one.
 fn each_term(s: &mut Scope<'_>, terms: Option<(VarId, usize)>, f: &mut dyn FnMut(&mut Scope<'_>, Term)) {
@@ -471,7 +358,7 @@ fn each_term(s: &mut Scope<'_>, terms: Option<(VarId, usize)>, f: &mut dyn FnMut
 }
 
 /// Expressions in the code of a term.
-fn in_term(view: &View<'_>, all: &[Expr], term: Term) -> Vec<Expr> {
+pub(super) fn in_term(view: &View<'_>, all: &[Expr], term: Term) -> Vec<Expr> {
     match term {
         Some((v, k)) => all.iter().map(|e| join::at_value(view, e, v, k)).collect(),
         None => all.to_vec(),
@@ -487,12 +374,6 @@ fn bind_digits(s: &mut Scope<'_>, vars: &[VarId], number: ValueId) -> ValueId {
     })
 }
 
-/// What an expression reads of tensors so large that it comes from far away.
-fn far_reads(view: &View<'_>, e: &Expr) -> Vec<(TensorId, Vec<Index>)> {
-    let far = |l: &Load| l.weight == 1.0 && view.shape(l.tensor).iter().product::<usize>() * 4 > AWAY;
-    loads(view, e).into_iter().filter(far).map(|l| (l.tensor, l.at)).collect()
-}
-
 /// Nested loops with others inside them.
 pub(super) fn around(s: &mut Scope<'_>, loops: &[(VarId, usize, Option<ValueId>)], f: &mut dyn FnMut(&mut Scope<'_>)) {
     match loops {
@@ -503,7 +384,7 @@ pub(super) fn around(s: &mut Scope<'_>, loops: &[(VarId, usize, Option<ValueId>)
 }
 
 /// Nested loops; a short innermost one is written out.
-fn nest(s: &mut Scope<'_>, loops: &[(VarId, usize, Option<ValueId>)], f: &mut dyn FnMut(&mut Scope<'_>)) {
+pub(super) fn nest(s: &mut Scope<'_>, loops: &[(VarId, usize, Option<ValueId>)], f: &mut dyn FnMut(&mut Scope<'_>)) {
     match loops {
         [] => f(s),
         [(v, size, None)] if *size as i64 <= WRITTEN_OUT => {

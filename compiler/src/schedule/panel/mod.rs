@@ -11,6 +11,7 @@
 mod held;
 mod kernel;
 mod merge;
+mod products;
 mod rows;
 #[cfg(test)]
 mod tests;
