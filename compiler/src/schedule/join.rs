@@ -9,7 +9,7 @@ use super::panel::POINTS;
 use super::storage::collect_factors;
 use crate::ir::index::Sizes;
 use crate::ir::{Atom, BinaryOp, Expr, Index, Monoid, Node, Pred, Reduction, VarId};
-use crate::rewrite::fold::{Fold, is_never};
+use crate::rewrite::fold::Fold;
 
 /// The most sums that become one.
 pub const TERMS: usize = 8;
@@ -108,35 +108,54 @@ pub fn sums(view: &mut View<'_>, body: &Expr) -> Expr {
     others.into_iter().fold(sum, |all, e| Expr::add(e, all))
 }
 
-/// An expression where a variable has a value, without the conditions that are about this one alone. (What another index has a part in may be decided for one
-/// point of a register tile and not for the next, which are to have one form.)
-pub fn at_value(view: &View<'_>, e: &Expr, var: VarId, value: i64) -> Expr {
-    let shape = |t| view.shape(t).iter().map(|&n| n as i64).collect();
-    let fold = Fold { sizes: view, shape: &shape };
-    let place = |v: VarId| (v == var).then(|| Index::from(value));
-    let holds = |p: &Pred| {
-        let p = about(p, var).then(|| fold.pred(&p.subst(&place, view), &[]))?;
-        Some(if is_never(&p) { false } else { p == Pred::True })
-    };
-    decided(e, &holds).subst_vars(&place, view)
+/// A variable of few values, and conditions that are about it alone: loops are written out for each value, where none of them is left.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The variable.
+    pub var: VarId,
+    conditions: Vec<Pred>,
 }
 
-fn decided(e: &Expr, holds: &dyn Fn(&Pred) -> Option<bool>) -> Expr {
-    match &*e.node {
-        Node::Select(p, a, b) => match holds(p) {
-            Some(true) => decided(a, holds),
-            Some(false) => decided(b, holds),
-            None => e.map_children(&mut |c| decided(c, holds)),
-        },
-        _ => e.map_children(&mut |c| decided(c, holds)),
+impl Terms {
+    /// Those of expressions that are points of one tile: the conditions that all of them have, if there are any. (What one point alone decides has to stay, since
+    /// points are to have one form.)
+    pub fn shared<'e>(var: VarId, points: impl IntoIterator<Item = &'e Expr>) -> Option<Terms> {
+        let all = points.into_iter().map(|e| {
+            let mut conditions = Vec::new();
+            collect(e, var, &mut conditions);
+            conditions
+        });
+        let conditions = all.reduce(|mut shared, own| {
+            shared.retain(|p| own.contains(p));
+            shared
+        })?;
+        (!conditions.is_empty()).then_some(Terms { var, conditions })
+    }
+
+    /// An expression where the variable has a value, without these conditions.
+    pub fn at(&self, view: &View<'_>, e: &Expr, value: i64) -> Expr {
+        let shape = |t| view.shape(t).iter().map(|&n| n as i64).collect();
+        let fold = Fold { sizes: view, shape: &shape };
+        let place = |v: VarId| (v == self.var).then(|| Index::from(value));
+        self.decided(e, &|p| fold.pred(&p.subst(&place, view), &[]) == Pred::True).subst_vars(&place, view)
+    }
+
+    fn decided(&self, e: &Expr, holds: &dyn Fn(&Pred) -> bool) -> Expr {
+        match &*e.node {
+            Node::Select(p, a, b) if self.conditions.contains(p) => self.decided(if holds(p) { a } else { b }, holds),
+            _ => e.map_children(&mut |c| self.decided(c, holds)),
+        }
     }
 }
 
-/// Whether conditions in an expression are about a variable's value, and nothing else.
-pub fn decides(e: &Expr, var: VarId) -> bool {
-    let mut found = matches!(&*e.node, Node::Select(p, ..) if about(p, var));
-    e.for_each_child(&mut |c| found |= decides(c, var));
-    found
+/// The conditions in an expression that are about a variable alone.
+fn collect(e: &Expr, var: VarId, out: &mut Vec<Pred>) {
+    if let Node::Select(p, ..) = &*e.node
+        && about(p, var)
+    {
+        out.push(p.clone());
+    }
+    e.for_each_child(&mut |c| collect(c, var, out));
 }
 
 fn about(p: &Pred, var: VarId) -> bool {

@@ -5,7 +5,7 @@ use super::{Scope, Speculation};
 use crate::ir::index::Sizes;
 use crate::ir::{BinaryOp, Bounds, Elem, Expr, Index, Monoid, Node, Pred, Reduction, VarId};
 use crate::loops::{Op, RegId, Stmt, Type, ValueId};
-use crate::schedule::join;
+use crate::schedule::join::{self, Terms};
 
 /// A reduction over no more points than this is written out: what neighbouring results read together is then loaded once.
 const WRITTEN_OUT: usize = 16;
@@ -88,19 +88,17 @@ impl Scope<'_> {
             });
         };
         // What conditions decide by a variable of few values is written out for each of them.
-        let term = outer.first().copied().filter(|&v| {
-            let few = self.view.size_of(v) <= join::TERMS as i64;
-            few && !shortened && r.guard == Pred::True && join::decides(&r.body, v)
-        });
-        match term {
+        let few = |v: &VarId| self.view.size_of(*v) <= join::TERMS as i64 && !shortened && r.guard == Pred::True;
+        let bodies = || points.iter().map(|p| &p.body);
+        let terms = outer.first().copied().filter(few).and_then(|v| Terms::shared(v, bodies()));
+        match terms {
             _ if written_out => {}
             None => run(self, points, outer),
-            Some(v) => {
-                for k in 0..self.view.size_of(v) {
+            Some(terms) => {
+                for k in 0..self.view.size_of(terms.var) {
                     let number = self.int(k);
-                    self.bind(v, number);
-                    let at =
-                        |p: &&Reduction| Reduction { body: join::at_value(self.view, &p.body, v, k), ..(*p).clone() };
+                    self.bind(terms.var, number);
+                    let at = |p: &&Reduction| Reduction { body: terms.at(self.view, &p.body, k), ..(*p).clone() };
                     let here: Vec<Reduction> = points.iter().map(at).collect();
                     run(self, &here.iter().collect::<Vec<_>>(), &outer[1..]);
                 }

@@ -8,7 +8,7 @@ use crate::ir::{BinaryOp, Clause, Expr, Index, Node, TensorId, VarId, atom};
 use crate::loops::{Kernel, Op, Type, ValueId};
 use crate::schedule::emit::{Scope, stored_elem};
 use crate::schedule::expand::View;
-use crate::schedule::join;
+use crate::schedule::join::Terms;
 use crate::schedule::tile::{self, Place};
 
 /// Floats of a line of the cache.
@@ -157,12 +157,11 @@ impl Emitter {
             s.count(panels * self.each * unroll * vectors, |s, at| s.store_local_at(t, at, zero));
         }
         let mut loops: Loops = Vec::new();
-        let terms = self.terms.map(|v| (v, view.size_of(v) as usize));
-        let (between, within) = match terms {
-            Some((v, _)) if chunks.outer.contains(&v) => (terms, None),
+        let (between, within) = match self.terms {
+            Some(v) if chunks.outer.contains(&v) => (Some(v), None),
             other => (None, other),
         };
-        let others = |v: &&VarId| terms.is_none_or(|(t, _)| t != **v);
+        let others = |v: &&VarId| self.terms != Some(**v);
         chunks.outer.iter().filter(others).for_each(|&v| loops.push((v, view.size_of(v) as usize, None)));
         if let Some((.., number, _)) = split {
             loops.push((number, view.size_of(number) as usize, None));
@@ -344,24 +343,24 @@ impl Emitter {
     }
 }
 
-/// A summed variable and the value that it has in the code under way.
+/// A summed variable that is written out, and its value in the code under way.
 pub(super) type Term = Option<(VarId, i64)>;
 
-/// Code for each value of a variable that is written out, if there is one.
-fn each_term(s: &mut Scope<'_>, terms: Option<(VarId, usize)>, f: &mut dyn FnMut(&mut Scope<'_>, Term)) {
-    let Some((v, n)) = terms else { return f(s, None) };
-    for k in 0..n as i64 {
+/// Code for each value of a variable, if there is one.
+fn each_term(s: &mut Scope<'_>, terms: Option<VarId>, f: &mut dyn FnMut(&mut Scope<'_>, Term)) {
+    let Some(v) = terms else { return f(s, None) };
+    for k in 0..s.view.size_of(v) {
         let value = s.int(k);
         s.bind(v, value);
         f(s, Some((v, k)));
     }
 }
 
-/// Expressions in the code of a term.
-pub(super) fn in_term(view: &View<'_>, all: &[Expr], term: Term) -> Vec<Expr> {
-    match term {
-        Some((v, k)) => all.iter().map(|e| join::at_value(view, e, v, k)).collect(),
-        None => all.to_vec(),
+/// Points of a tile in the code of a term.
+pub(super) fn in_term(view: &View<'_>, points: &[Expr], term: Term) -> Vec<Expr> {
+    match term.and_then(|(v, k)| Some((Terms::shared(v, points)?, k))) {
+        Some((terms, k)) => points.iter().map(|e| terms.at(view, e, k)).collect(),
+        None => points.to_vec(),
     }
 }
 

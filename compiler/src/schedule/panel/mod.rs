@@ -20,7 +20,7 @@ mod tiles;
 use super::Facts;
 use super::along::{collect_reductions, has_reduce, replace_reduction};
 use super::expand::View;
-use super::join;
+use super::join::{self, Terms};
 use super::{loads, tile, turn};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Expr, Monoid, Node, Pred, Reduction, TensorId, VarId};
@@ -243,7 +243,8 @@ impl Contraction {
     fn terms(&self, view: &View<'_>) -> Option<VarId> {
         let first = *self.vars.first()?;
         let few = self.vars.len() > 1 && view.size_of(first) <= join::TERMS as i64;
-        (few && (join::decides(&self.panel, first) || join::decides(&self.own, first))).then_some(first)
+        let decides = |e: &Expr| Terms::shared(first, [e]).is_some();
+        (few && (decides(&self.panel) || decides(&self.own))).then_some(first)
     }
 
     /// What a vector of a panel costs to load, and that without what is the same in any case: what is added up to make one is added up for every tile, if not
@@ -259,9 +260,10 @@ impl Contraction {
             }
             (loads::panel_cost(view, panel, lanes), once)
         };
-        let Some(v) = self.terms(view) else { return of(&self.panel) };
-        let n = view.size_of(v);
-        let all = (0..n).map(|k| of(&join::at_value(view, &self.panel, v, k)));
+        let terms = self.terms(view).and_then(|v| Terms::shared(v, [&self.panel]));
+        let Some(terms) = terms else { return of(&self.panel) };
+        let n = view.size_of(terms.var);
+        let all = (0..n).map(|k| of(&terms.at(view, &self.panel, k)));
         let (cost, once) = all.fold((0.0, 0.0), |sum, of| (sum.0 + of.0, sum.1 + of.1));
         (cost / n as f64, once / n as f64)
     }
