@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use foveate_compiler::loops::{Buffer, BufferId};
 
-    /// A kernel that copies vectors of four at `step` times its item, and with `scalar` reads the third buffer's element beside it.
+    /// A kernel that copies vectors of four at `step` times its item, and with `scalar` reads an element of the first buffer by itself, too.
     fn copies(step: f64, scalar: bool) -> Kernel {
         let (int, vector) = (Type { elem: Elem::I32, lanes: 1 }, Type { elem: Elem::F32, lanes: 4 });
         let [item, by, at, value, one] = [0, 1, 2, 3, 4].map(ValueId);

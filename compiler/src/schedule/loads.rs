@@ -5,7 +5,7 @@
 use super::expand::View;
 use super::{Facts, join};
 use crate::ir::index::Sizes;
-use crate::ir::{BinaryOp, Bounds, Clause, Expr, Index, Node, Pred, TensorId, VarId};
+use crate::ir::{Atom, BinaryOp, Bounds, Clause, Expr, Index, Node, Pred, TensorId, VarId};
 
 /// What it costs to copy an element to where it is read from then on.
 const COPY: f64 = 16.0;
@@ -98,11 +98,12 @@ pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
         }
         e.for_each_child(&mut |c| walk(view, c, around, under, out));
     }
-    /// What a factor consists of, with shares: a choice by a summed variable of what is chosen, a sum of what is added up.
+    /// What a factor consists of, with shares: a choice by summed variables alone of what is chosen, a sum of what is added up.
     fn parts<'e>(e: &'e Expr, around: &[&[VarId]]) -> Vec<(&'e Expr, f64)> {
+        let summed = |a: &Atom| matches!(a, Atom::Var(v) if around.iter().any(|vars| vars.contains(v)));
         let mut chosen = vec![e];
         while let Node::Select(Pred::Zero(i), a, b) = &*chosen[chosen.len() - 1].node
-            && around.iter().any(|vars| vars.iter().any(|&v| i.coefficient(v) != 0))
+            && i.terms.iter().all(|(a, _)| summed(a))
         {
             chosen.pop();
             chosen.extend([a, b]);
@@ -124,8 +125,7 @@ pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
 /// What a read costs when `v` runs along the lanes; `None` if a permuted copy would make it one load.
 pub fn lane_cost(load: &Load, v: VarId) -> (f64, bool) {
     let direct = load.address.coefficient(v);
-    let nested =
-        load.address.terms.iter().any(|(a, _)| !matches!(a, crate::ir::Atom::Var(_)) && Index::atom(a.clone()).uses(v));
+    let nested = load.address.terms.iter().any(|(a, _)| !matches!(a, Atom::Var(_)) && Index::atom(a.clone()).uses(v));
     match (direct, nested) {
         (0, false) => (0.3, false),
         (1, false) if !load.under.contains(&v) => (1.0, false),

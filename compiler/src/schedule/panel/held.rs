@@ -52,8 +52,8 @@ impl Emitter {
         s.int_op(BinaryOp::Add, before, within)
     }
 
-    /// Evaluates the panel in vectors along the innermost of `loops`, which are those over the points `inside` a chunk, and changes rows for columns. `square` and `along` are the kernel's variables for
-    /// the number of a square and for its first point, `number` the one for the number of the panel in its array.
+    /// Evaluates the panel in vectors along the innermost of `loops`, which are those over the points `inside` a chunk, and changes rows for columns. `square`
+    /// and `along` are the kernel's variables for the number of a square and for its first point, `number` the one for the number of the panel in its array.
     pub(super) fn fill_in_squares(
         &self,
         s: &mut Scope<'_>,
