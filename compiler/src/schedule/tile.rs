@@ -25,6 +25,9 @@ use std::collections::HashMap;
 /// The cost of a result, conditions aside, under which it is memory that takes the time.
 const LIGHT: f64 = 96.0;
 
+/// The most unrolled steps of a tile whose lanes share nothing.
+const OWN_STEPS: usize = 8;
+
 /// Neighbouring elements that are in one line of memory.
 const ACROSS: usize = 16;
 
@@ -267,6 +270,13 @@ fn shape(
     }
     let unroll_size = unrolled.map_or(1, |(_, v)| view.size_of(v) as usize);
     let (mut vectors, mut unroll) = register_tile(facts, size, width, unroll_size, contraction);
+    if let Some((_, v)) = unrolled
+        && !facts.lockstep
+        && lanes_share_nothing(&group, loads)
+    {
+        // Further vectors would have their own loads of everything.
+        (vectors, unroll) = (1, own_steps(view.size_of(v) as usize));
+    }
     if facts.lockstep {
         // More vectors would lie between those of neighbouring items.
         let others = clause.vars.iter().filter(|v| !group.contains(v) && unrolled.is_none_or(|(_, u)| u != **v));
@@ -385,12 +395,34 @@ impl Place<'_> {
     }
 }
 
-/// Whether the lanes share nothing that is loaded: neighbours then read what lies side by side, and nothing is gained by staying with some of them.
-fn own_lanes(view: &View<'_>, tile: &Tile, members: &[Member]) -> bool {
-    let loads: Vec<Load> = members.iter().flat_map(|m| loads(view, &m.clause.body)).collect();
+/// Whether the lanes share nothing that is loaded most often.
+fn lanes_share_nothing(group: &[VarId], loads: &[Load]) -> bool {
     let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
-    let Some(lane) = tile.lane.last() else { return false };
+    let Some(lane) = group.last() else { return false };
     loads.iter().filter(|l| l.weight == heaviest).all(|l| l.address.coefficient(*lane) == 1)
+}
+
+/// Unrolled steps of a tile whose lanes share nothing: the sums and what is around them fit the registers, and neighbours share most of a window.
+fn own_steps(size: usize) -> usize {
+    let cost = |n: usize| (size.div_ceil(n) * (n + 2)) as f64;
+    (1..=size.min(OWN_STEPS)).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1)
+}
+
+/// What is read beside sums, and comes from far away: there is time to bring it near while they are added up.
+fn far_beside_sums(view: &View<'_>, members: &[Member]) -> Vec<Load> {
+    if !members.iter().any(|m| has_reduce(&m.clause.body)) {
+        return Vec::new();
+    }
+    let held = |t: TensorId| members.iter().any(|m| m.held == t);
+    let mut all: Vec<Load> = Vec::new();
+    for load in members.iter().flat_map(|m| loads(view, &m.clause.body)) {
+        let far = !load.in_sum && view.shape(load.tensor).iter().product::<usize>() * 4 > AWAY;
+        let known = all.iter().any(|l| l.tensor == load.tensor && l.address == load.address);
+        if far && !known && !held(load.tensor) {
+            all.push(load);
+        }
+    }
+    all
 }
 
 /// The kernel of clauses with the same variables.
@@ -430,7 +462,11 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
     let mut serial = Vec::new();
     // Where little is done for a result, items go through memory in order; where much is, they stay with what their lanes need.
     // In lockstep, it is the items side by side that go through memory in order.
-    let ordered = lane_tiles > 1 && (facts.lockstep || values < LIGHT || own_lanes(view, tile, members));
+    let own_lanes = || {
+        let loads: Vec<Load> = members.iter().flat_map(|m| loads(view, &m.clause.body)).collect();
+        lanes_share_nothing(&tile.lane, &loads)
+    };
+    let ordered = lane_tiles > 1 && (facts.lockstep || values < LIGHT || own_lanes());
     let tile_var = ordered.then(|| view.var("tiles", lane_tiles));
     let in_order = tile_var.is_some();
     if let Some(v) = tile_var {
@@ -478,11 +514,16 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
         let start = s.tile_start(rest, span, lane_size);
         s.bind(lane, start);
     }
+    let beside = if facts.lockstep { Vec::new() } else { far_beside_sums(view, members) };
     s.loops(&serial, &mut |s| {
         if let (Some(lane), Some(v)) = (lane, tile_var) {
             let start = s.value_of(v);
             let start = s.tile_start(start, span, lane_size);
             s.bind(lane, start);
+        }
+        for (read, map) in beside.iter().flat_map(|read| points.iter().map(move |map| (read, map))) {
+            let at: Vec<Index> = read.at.iter().map(|i| i.subst(&|v| map.get(&v).cloned(), view)).collect();
+            s.prefetch(read.tensor, &at);
         }
         let body = |m: &Member, map: &HashMap<VarId, Index>| m.clause.body.subst_vars(&|v| map.get(&v).cloned(), view);
         // All values before the first store: a result may take the place of what another one reads.
@@ -530,5 +571,12 @@ mod tests {
         assert_eq!(lockstep_steps(&facts, 1, 64), 4);
         assert_eq!(lockstep_steps(&facts, 1, 3), 3);
         assert_eq!(lockstep_steps(&facts, 4096, 1), 1);
+    }
+
+    #[test]
+    fn steps_of_lanes_that_share_nothing_cover_a_window_evenly() {
+        let steps = [56, 28, 14, 7, 5, 1].map(own_steps);
+        assert_eq!(steps, [8, 7, 7, 7, 5, 1]);
+        assert!((1..=300).all(|n| (1..=OWN_STEPS.min(n)).contains(&own_steps(n))));
     }
 }
