@@ -4,6 +4,7 @@
 //! one point serves the others. Both are chosen by what the reads of the inner loop cost: a read that all lanes share is a broadcast, neighbouring elements
 //! are one load, anything else is a load a lane. A tensor that is read across its rows is copied once with its dimensions permuted, if that is cheap beside the work; so is a large
 //! result that its lanes would be stored across.
+//! Lanes that share nothing gain nothing from further vectors: their tiles are one vector wide.
 //! Sizes that are no multiple of a tile are covered by tiles that overlap: what is computed twice is stored twice with the same bits.
 
 use super::along::has_reduce;
@@ -25,7 +26,8 @@ use std::collections::HashMap;
 /// The cost of a result, conditions aside, under which it is memory that takes the time.
 const LIGHT: f64 = 96.0;
 
-/// The most unrolled steps of a tile whose lanes share nothing.
+/// The most unrolled steps of a tile whose lanes share nothing. The processor works on so few results at a time anyway, and with more of them what is around
+/// the sums no longer fits the registers.
 const OWN_STEPS: usize = 8;
 
 /// Neighbouring elements that are in one line of memory.
