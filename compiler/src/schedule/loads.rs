@@ -13,6 +13,11 @@ const COPY: f64 = 16.0;
 /// Bytes of a tensor from which on its elements are not near when they are read.
 pub const AWAY: usize = 2 << 20;
 
+/// Whether a tensor's elements are not near when they are read.
+pub fn is_away(view: &View<'_>, tensor: TensorId) -> bool {
+    view.shape(tensor).iter().product::<usize>() * 4 > AWAY
+}
+
 /// A read in the body, with how often it happens for a point of the result.
 pub struct Load {
     pub tensor: TensorId,

@@ -12,7 +12,7 @@ use super::cost::{expr_cost, value_cost};
 use super::emit::Scope;
 use super::expand::View;
 use super::loads::{
-    AWAY, Load, Work, address, cheapest_group, choose_lane, copied_cost, is_cheap_to_copy, lane_cost, loads, pow2,
+    Load, Work, address, cheapest_group, choose_lane, copied_cost, is_away, is_cheap_to_copy, lane_cost, loads, pow2,
     taken_apart,
 };
 use super::passes::Member;
@@ -144,7 +144,7 @@ fn put_apart(
     loads: &[Load],
     work: Work,
 ) -> Option<usize> {
-    let far = view.shape(tensor).iter().product::<usize>() * 4 > AWAY;
+    let far = is_away(view, tensor);
     let sum = loads.iter().any(|l| l.weight >= 8.0);
     let apart = address(view, tensor, &clause.at).coefficient(lane) > 1;
     let once = clause.at.iter().filter(|i| i.uses(lane)).count() == 1;
@@ -271,20 +271,17 @@ fn shape(
         return Tile { lane: group, width, vectors: 1, unrolled: Some((v, step)), beside: None };
     }
     let unroll_size = unrolled.map_or(1, |(_, v)| view.size_of(v) as usize);
-    let (mut vectors, mut unroll) = register_tile(facts, size, width, unroll_size, contraction);
-    if let Some((_, v)) = unrolled
-        && !facts.lockstep
-        && lanes_share_nothing(&group, loads)
-    {
-        // Further vectors would have their own loads of everything.
-        (vectors, unroll) = (1, own_steps(view.size_of(v) as usize));
-    }
-    if facts.lockstep {
+    let (mut vectors, unroll) = match unrolled {
         // More vectors would lie between those of neighbouring items.
-        let others = clause.vars.iter().filter(|v| !group.contains(v) && unrolled.is_none_or(|(_, u)| u != **v));
-        let others: usize = others.map(|&v| view.size_of(v) as usize).product();
-        (vectors, unroll) = (1, lockstep_steps(facts, others * size.div_ceil(width), unroll_size));
-    }
+        _ if facts.lockstep => {
+            let others = clause.vars.iter().filter(|v| !group.contains(v) && unrolled.is_none_or(|(_, u)| u != **v));
+            let others: usize = others.map(|&v| view.size_of(v) as usize).product();
+            (1, lockstep_steps(facts, others * size.div_ceil(width), unroll_size))
+        }
+        // More vectors would have their own loads of everything.
+        Some(_) if lanes_share_nothing(&group, loads) => (1, own_steps(facts, unroll_size)),
+        _ => register_tile(facts, size, width, unroll_size, contraction),
+    };
     // A short variable that is all unrolled leaves room for another one that shares the same reads.
     let mut beside = None;
     if let Some((_, v)) = unrolled
@@ -405,9 +402,10 @@ fn lanes_share_nothing(group: &[VarId], loads: &[Load]) -> bool {
 }
 
 /// Unrolled steps of a tile whose lanes share nothing: the sums and what is around them fit the registers, and neighbours share most of a window.
-fn own_steps(size: usize) -> usize {
+fn own_steps(facts: &Facts, size: usize) -> usize {
+    let most = size.min(OWN_STEPS).min(facts.registers / 2).max(1);
     let cost = |n: usize| (size.div_ceil(n) * (n + 2)) as f64;
-    (1..=size.min(OWN_STEPS)).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1)
+    (1..=most).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1)
 }
 
 /// What is read beside sums, and comes from far away: there is time to bring it near while they are added up.
@@ -418,7 +416,7 @@ fn far_beside_sums(view: &View<'_>, members: &[Member]) -> Vec<Load> {
     let held = |t: TensorId| members.iter().any(|m| m.held == t);
     let mut all: Vec<Load> = Vec::new();
     for load in members.iter().flat_map(|m| loads(view, &m.clause.body)) {
-        let far = !load.in_sum && view.shape(load.tensor).iter().product::<usize>() * 4 > AWAY;
+        let far = !load.in_sum && is_away(view, load.tensor);
         let known = all.iter().any(|l| l.tensor == load.tensor && l.address == load.address);
         if far && !known && !held(load.tensor) {
             all.push(load);
@@ -577,8 +575,12 @@ mod tests {
 
     #[test]
     fn steps_of_lanes_that_share_nothing_cover_a_window_evenly() {
-        let steps = [56, 28, 14, 7, 5, 1].map(own_steps);
+        let steps = [56, 28, 14, 7, 5, 1].map(|n| own_steps(&Facts::USUAL, n));
         assert_eq!(steps, [8, 7, 7, 7, 5, 1]);
-        assert!((1..=300).all(|n| (1..=OWN_STEPS.min(n)).contains(&own_steps(n))));
+        for registers in [1, 6, 14, 28] {
+            let facts = Facts { registers, ..Facts::USUAL };
+            let most = |n: usize| OWN_STEPS.min(n).min(registers / 2).max(1);
+            assert!((1..=300).all(|n| (1..=most(n)).contains(&own_steps(&facts, n))));
+        }
     }
 }

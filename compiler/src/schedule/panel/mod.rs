@@ -282,9 +282,10 @@ impl Contraction {
     /// these, with those dimensions last).
     fn is_scattered(&self, view: &View<'_>, copies: &[(TensorId, usize)]) -> bool {
         let Some(&last) = self.vars.last() else { return false };
-        let far = |t: TensorId| view.shape(t).iter().product::<usize>() * 4 > loads::AWAY;
         let copied = |t: TensorId| copies.iter().any(|(copied, _)| *copied == t);
-        loads::loads(view, &self.panel).iter().any(|l| copied(l.tensor) && far(l.tensor) && !l.runs_along(last))
+        loads::loads(view, &self.panel)
+            .iter()
+            .any(|l| copied(l.tensor) && loads::is_away(view, l.tensor) && !l.runs_along(last))
     }
 
     /// Whether a panel is filled in squares: what it reads lies side by side along the last summed variable and not along the lanes, and whole squares cover

@@ -7,7 +7,7 @@ use crate::loops::{Op, RegId, Stmt, Type, ValueId};
 use crate::schedule::assume::assume;
 use crate::schedule::emit::Scope;
 use crate::schedule::expand::View;
-use crate::schedule::loads::{AWAY, Load, loads};
+use crate::schedule::loads::{Load, is_away, loads};
 
 /// What an item holds of the factor that belongs to the unrolled variable.
 pub(super) enum Own {
@@ -160,6 +160,6 @@ impl Emitter {
 
 /// What an expression reads of tensors so large that it comes from far away.
 fn far_reads(view: &View<'_>, e: &Expr) -> Vec<(TensorId, Vec<Index>)> {
-    let far = |l: &Load| l.weight == 1.0 && view.shape(l.tensor).iter().product::<usize>() * 4 > AWAY;
+    let far = |l: &Load| l.weight == 1.0 && is_away(view, l.tensor);
     loads(view, e).into_iter().filter(far).map(|l| (l.tensor, l.at)).collect()
 }
