@@ -22,30 +22,6 @@ pub struct Target {
     pub host: bool,
 }
 
-/// Where the error function of a float is 1.
-const ERF_END: f64 = 3.95;
-/// Coefficients of `P` in `erf(x) = x P(t)` up to there, with `t = 2 (x / ERF_END)^2 - 1`, lowest first: the least largest relative error (3e-8,
-/// before rounding) that a polynomial of this degree can have. In powers of `t` terms do not cancel, and without a division it takes less
-/// time than a quotient of two polynomials of degree 5.
-const ERF: [f64; 16] = [
-    0.358000759213,
-    -0.178769536025,
-    0.133177939101,
-    -0.108637732251,
-    0.0904614334348,
-    -0.0743204393409,
-    0.0591019354919,
-    -0.0443419669584,
-    0.0305184979731,
-    -0.0208354404755,
-    0.0152000569865,
-    -0.00825077015095,
-    0.00192059130116,
-    -0.00147831436612,
-    0.00239062510922,
-    -0.000973095462651,
-];
-
 /// Emits into a scope for a target.
 #[derive(Clone, Copy)]
 pub struct Emitter<'a> {
@@ -297,31 +273,22 @@ impl<'a> Emitter<'a> {
                 self.raw_lane(result, 4, 0)
             }
             #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
-            Exp if self.target.host && ty.lanes == 16 && is_x86_feature_detected!("avx512f") => self.exp(a, ty),
+            Exp if self.has_avx512(ty) => self.exp(a, ty),
             Exp => op!(self, math::ExpOp, a),
             Log => op!(self, math::LogOp, a),
             Sin => op!(self, math::SinOp, a),
             Cos => op!(self, math::CosOp, a),
             Tanh => op!(self, math::TanhOp, a),
-            Erf => self.erf(ty, a),
+            #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+            Erf if self.has_avx512(ty) => self.erf_of_pieces(a, ty),
+            Erf => self.erf(a, ty),
         }
     }
 
-    /// The error function as `x P(t)`, with a relative error of at most 3e-7. Devices have it as an exponential with a fixed absolute error, if at
-    /// all: twice the work, and nothing left of it near 0.
-    fn erf(&self, ty: Type, a: Value) -> Value {
-        let within = |value: Value, bound: f64| {
-            let (low, high) = (self.filled(-bound, ty), self.filled(bound, ty));
-            let value = self.select(self.compare(BinaryOp::Gt, ty.elem, value, high), high, value);
-            self.select(self.compare(BinaryOp::Lt, ty.elem, value, low), low, value)
-        };
-        let product = |a: Value, b: Value| self.binary(BinaryOp::Mul, ty, a, b);
-        let x = within(a, ERF_END);
-        let (scale, one) = (self.filled(2.0 / (ERF_END * ERF_END), ty), self.filled(-1.0, ty));
-        let t = self.fma(product(x, x), scale, one);
-        let (&last, rest) = ERF.split_last().expect("a polynomial has coefficients");
-        let sum = rest.iter().rev().fold(self.filled(last, ty), |sum, &c| self.fma(sum, t, self.filled(c, ty)));
-        within(product(x, sum), 1.0)
+    /// Whether the processor has AVX-512 and a type is a vector of that.
+    #[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+    fn has_avx512(&self, ty: Type) -> bool {
+        self.target.host && ty.lanes == 16 && is_x86_feature_detected!("avx512f")
     }
 
     /// A pointwise operation of two operands of type `ty`.

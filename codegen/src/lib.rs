@@ -7,10 +7,13 @@
 //! [`Kernel`]: foveate_compiler::loops::Kernel
 //! [`Facts`]: foveate_compiler::schedule::Facts
 
+#[cfg(all(feature = "cpu", target_arch = "x86_64"))]
+mod avx512;
 #[cfg(feature = "wgpu")]
 mod client;
 pub mod device;
 mod emit;
+mod functions;
 #[cfg(feature = "cpu")]
 mod host;
 mod kernel;

@@ -82,11 +82,27 @@ fn pointwise_operations() {
     }
 }
 
+/// What the processor makes of numbers of all sizes, each with what it is exactly.
+#[cfg(feature = "cpu")]
+fn of_all_sizes(op: UnaryOp, x: &[f32], check: impl Fn(f32, f32, u8)) {
+    let device = Device::open(Backend::Cpu).expect("the device opens");
+    for lanes in widths(&device) {
+        let n = x.len().div_ceil(lanes as usize);
+        let mut data = vec![f32::NAN; n * lanes as usize + 1];
+        data[1..=x.len()].copy_from_slice(x);
+        let kernel = pointwise(lanes, n as u32, |b, v| b.un(op, v));
+        let buffers = [BufferData::F32(data.clone()), BufferData::zeros(Elem::F32, data.len())];
+        let got = run_on(&device, &kernel, &buffers).unwrap();
+        let BufferData::F32(got) = &got[1] else { panic!("floats") };
+        assert!(got[x.len() + 1..].iter().all(|y| y.is_nan()));
+        x.iter().zip(&got[1..]).for_each(|(&x, &y)| check(x, y, lanes));
+    }
+}
+
 /// What a float's exponential comes to where it is nothing, one, or infinite; between, to a few units in the last place.
 #[cfg(feature = "cpu")]
 #[test]
 fn exponentials_of_all_sizes() {
-    let device = Device::open(Backend::Cpu).expect("the device opens");
     let ends = [
         f32::NEG_INFINITY,
         -1e30,
@@ -104,22 +120,25 @@ fn exponentials_of_all_sizes() {
         f32::INFINITY,
     ];
     let x: Vec<f32> = ends.into_iter().chain((-8700..8870).map(|n| n as f32 / 100.0)).collect();
-    for lanes in widths(&device) {
-        let n = x.len().div_ceil(lanes as usize);
-        let mut data = vec![f32::NAN; n * lanes as usize + 1];
-        data[1..=x.len()].copy_from_slice(&x);
-        let kernel = pointwise(lanes, n as u32, |b, v| b.un(UnaryOp::Exp, v));
-        let buffers = [BufferData::F32(data.clone()), BufferData::zeros(Elem::F32, data.len())];
-        let got = run_on(&device, &kernel, &buffers).unwrap();
-        let BufferData::F32(got) = &got[1] else { panic!("floats") };
-        assert!(got[x.len() + 1..].iter().all(|y| y.is_nan()));
-        for (&x, &y) in x.iter().zip(&got[1..]) {
-            let want = f64::from(x).exp();
-            let most = f64::from(f32::MAX);
-            let close = (f64::from(y) - want).abs() <= 4e-7 * want + f64::from(f32::MIN_POSITIVE);
-            assert!(close || (want > most && y == f32::INFINITY), "exp({x}) is {want}, {lanes} lanes give {y}");
-        }
-    }
+    of_all_sizes(UnaryOp::Exp, &x, |x, y, lanes| {
+        let want = f64::from(x).exp();
+        let most = f64::from(f32::MAX);
+        let close = (f64::from(y) - want).abs() <= 4e-7 * want + f64::from(f32::MIN_POSITIVE);
+        assert!(close || (want > most && y == f32::INFINITY), "exp({x}) is {want}, {lanes} lanes give {y}");
+    });
+}
+
+/// The error function keeps its relative precision down to the smallest numbers, is odd, and never leaves -1 to 1.
+#[cfg(feature = "cpu")]
+#[test]
+fn error_functions_of_all_sizes() {
+    let ends = [0.0, 1e-37, 1e-20, 1e-9, 3.79, 3.8, 3.81, 3.874, 3.876, 4.0, 10.0, 1e30, f32::INFINITY];
+    let x: Vec<f32> = ends.into_iter().chain((0..40_000).map(|n| n as f32 * 1.03e-4)).flat_map(|x| [x, -x]).collect();
+    of_all_sizes(UnaryOp::Erf, &x, |x, y, lanes| {
+        let want = libm::erf(f64::from(x));
+        let close = (f64::from(y) - want).abs() <= 3e-7 * want.abs() && y.abs() <= 1.0;
+        assert!(close, "erf({x}) is {want}, {lanes} lanes give {y}");
+    });
 }
 
 #[test]

@@ -207,7 +207,9 @@ impl Scope<'_> {
             let ty = self.kernel.locals[local.0 as usize].ty;
             self.op(Op::LoadLocal { local, index }, ty)
         } else {
-            self.under([&guard], |s| s.load(*tensor, &address, doubt, len, elem))
+            // Where nothing else is in doubt, the guard tells when the place is inside.
+            let decides = own == Speculation::Whole && above.max(data) == Speculation::None;
+            self.under([&guard], |s| s.load(*tensor, &address, doubt, decides.then_some(&guard), len, elem))
         };
         if guard == Pred::True {
             return value;
@@ -233,12 +235,25 @@ impl Scope<'_> {
         at.iter().zip(shape).map(|(i, &n)| i.clamped(0, n as i64 - 1, self)).collect()
     }
 
-    fn load(&mut self, tensor: TensorId, address: &Index, doubt: Speculation, len: i64, elem: Elem) -> ValueId {
+    /// Elements of a tensor at an address that may be outside, as far as there is doubt; `guard`, if there is one, holds where it is inside.
+    fn load(
+        &mut self,
+        tensor: TensorId,
+        address: &Index,
+        doubt: Speculation,
+        guard: Option<&Pred>,
+        len: i64,
+        elem: Elem,
+    ) -> ValueId {
         let buffer = self.buffer(tensor);
         let stored = stored_elem(self.view.elem(tensor));
         let lanes = self.lanes;
         let checked = doubt != Speculation::None;
-        let kept = if doubt == Speculation::Whole { self.kept_inside(address, len) } else { None };
+        let kept = match guard {
+            Some(guard) => self.chosen_inside(address, guard, len),
+            None if doubt == Speculation::Whole => self.kept_inside(address, len),
+            None => None,
+        };
         let checked = checked && kept.is_none();
         let position = match kept {
             Some(position) => position,
@@ -268,15 +283,7 @@ impl Scope<'_> {
     /// The position of an address whose guards hold in all lanes or in none, moved inside where they do not: only the part that the guards
     /// depend on is, so that it leaves the loops over everything else. `None` if the rest alone may be outside.
     fn kept_inside(&mut self, address: &Index, len: i64) -> Option<Position> {
-        let mut own = Index::default();
-        for (atom, c) in &address.terms {
-            match atom {
-                Atom::Var(v) if *c > 0 && self.whole.contains(v) && !self.doubtful.contains(v) => {
-                    own.add_term(atom.clone(), *c)
-                }
-                _ => {}
-            }
-        }
+        let own = self.beyond_doubt(address);
         // The range counts every lane.
         let (_, most) = own.range(self)?;
         let last = len - 1 - most;
@@ -291,6 +298,48 @@ impl Scope<'_> {
             Position::Strided(at, 1) => Position::Strided(self.int_op(BinaryOp::Add, inside, at), 1),
             _ => return None,
         })
+    }
+
+    /// The position of an address that is right where a guard holds, and somewhere inside where it does not: of everything but the constant and what the
+    /// guard does not depend on, one choice does for all reads around one place.
+    fn chosen_inside(&mut self, address: &Index, guard: &Pred, len: i64) -> Option<Position> {
+        let own = self.beyond_doubt(address);
+        let (_, most) = own.range(self)?;
+        let offset = address.offset;
+        let guarded = address.sub(&own).plus(-offset);
+        let (position, lanes) = match self.position(&guarded) {
+            Position::Uniform(v) => (v, 1),
+            Position::Strided(v, 1) => (v, i64::from(self.lanes)),
+            _ => return None,
+        };
+        // What the rest adds to it stays inside.
+        let (first, last) = (-offset, len - most - lanes - offset);
+        if first > last {
+            return None;
+        }
+        let (cond, elsewhere) = (self.test(guard), self.int((len / 2).clamp(first, last)));
+        let chosen = self.select(cond, position, elsewhere);
+        let strided = |v| if lanes > 1 { Position::Strided(v, 1) } else { Position::Uniform(v) };
+        let at = match self.position(&own.plus(offset)) {
+            Position::Uniform(rest) => strided(self.int_op(BinaryOp::Add, chosen, rest)),
+            Position::Strided(rest, 1) if lanes == 1 => Position::Strided(self.int_op(BinaryOp::Add, chosen, rest), 1),
+            _ => return None,
+        };
+        Some(at)
+    }
+
+    /// The part of an address that loops inside go over, which no guard depends on.
+    fn beyond_doubt(&self, address: &Index) -> Index {
+        let mut own = Index::default();
+        for (atom, c) in &address.terms {
+            match atom {
+                Atom::Var(v) if *c > 0 && self.whole.contains(v) && !self.doubtful.contains(v) => {
+                    own.add_term(atom.clone(), *c)
+                }
+                _ => {}
+            }
+        }
+        own
     }
 
     fn clamp_address(&mut self, index: ValueId, last: i64) -> ValueId {
@@ -370,8 +419,8 @@ impl Scope<'_> {
     fn random(&mut self, expr: &Expr) -> ValueId {
         let Node::Random { key, place, at } = &*expr.node else { unreachable!("points have the same form") };
         let u32_scalar = Type { elem: Elem::U32, lanes: 1 };
-        let seed = self.load(*key, &Index::from(0), Speculation::None, 2, Elem::U32);
-        let step = self.load(*key, &Index::from(1), Speculation::None, 2, Elem::U32);
+        let seed = self.load(*key, &Index::from(0), Speculation::None, None, 2, Elem::U32);
+        let step = self.load(*key, &Index::from(1), Speculation::None, None, 2, Elem::U32);
         let golden = self.op(Op::Const(f64::from(0x9E37_79B9u32).to_bits()), u32_scalar);
         let place = self.op(Op::Const(f64::from(*place).to_bits()), u32_scalar);
         let h = self.binary(BinaryOp::Xor, seed, golden);
