@@ -108,10 +108,7 @@ impl Walk<'_, '_> {
                 }
             }
             Node::Read { tensor, at, .. } => {
-                let shape = self.view.shape(*tensor);
-                let address =
-                    at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold();
-                self.cost += times * lanes::load_cost(&address, lane);
+                self.cost += times * lanes::load_cost(&self.view.address(*tensor, at), lane);
                 true
             }
             _ => {

@@ -1,5 +1,6 @@
 //! A function as its kernels see it: virtual definitions inlined, new variables and staged tensors added.
 
+use super::places::{self, Place};
 use super::storage::Storage;
 use crate::ir::index::{Index, Sizes};
 use crate::ir::subst::freshen;
@@ -20,6 +21,8 @@ pub struct View<'a> {
     clauses: HashMap<TensorId, Clause>,
     /// Bodies already instantiated: equal reads inline to equal expressions, which are then evaluated once.
     bodies: HashMap<(TensorId, Vec<Index>), Expr>,
+    /// What is a part of another tensor.
+    pub places: HashMap<TensorId, Place>,
     /// The kernel's lane variable, if its vectors start at multiples of their width.
     pub aligned_lane: Option<VarId>,
     /// The variables that are fixed in a row of the kernel under construction.
@@ -43,6 +46,7 @@ impl<'a> View<'a> {
             storage,
             clauses,
             bodies: HashMap::new(),
+            places: places::find(program, function, storage),
             aligned_lane: None,
             row_vars: Vec::new(),
         }
@@ -59,6 +63,28 @@ impl<'a> View<'a> {
     /// A tensor's shape.
     pub fn shape(&self, t: TensorId) -> Vec<usize> {
         self.function.tensor(t).dims.iter().map(|d| self.axes[d.index()].size).collect()
+    }
+    /// The row-major position of an element; of a part, in what it is a part of.
+    pub fn address(&self, t: TensorId, at: &[Index]) -> Index {
+        let row_major = |t: TensorId, at: &[Index]| {
+            at.iter().zip(self.shape(t)).fold(Index::default(), |sum, (i, n)| sum.scale(n as i64).add(i)).fold()
+        };
+        match self.places.get(&t) {
+            Some(place) => {
+                let mut at = at.to_vec();
+                at[place.dim] = at[place.dim].plus(place.from);
+                row_major(place.whole, &at)
+            }
+            None => row_major(t, at),
+        }
+    }
+    /// The tensor that has an element's memory: itself, or what it is a part of.
+    pub fn holder(&self, t: TensorId) -> TensorId {
+        self.places.get(&t).map_or(t, |place| place.whole)
+    }
+    /// Whether the tensor is put together by the kernels of its parts.
+    pub fn is_of_parts(&self, t: TensorId) -> bool {
+        self.places.values().any(|place| place.whole == t)
     }
     /// A new variable over `0..size`.
     pub fn var(&mut self, name: &str, size: usize) -> VarId {

@@ -53,7 +53,7 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
             continue;
         }
         let joined = match stmt {
-            Stmt::Define(d) if is_plain(d) => {
+            Stmt::Define(d) if is_plain(d) && !view.is_of_parts(d.tensor) => {
                 let order = Order { units: &units, unit_of: &unit_of, needs: &needs };
                 let joined = try_join(view, facts, d, n, &mut groups, &order);
                 joined.or_else(|| join_pass(&passes::element(view, d)?, n, facts.tensors, &mut passes, &order))
@@ -69,6 +69,7 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
         if joined.is_none()
             && let Stmt::Define(d) = stmt
             && is_plain(d)
+            && !view.is_of_parts(d.tensor)
         {
             if let Some(c) = candidate(view, facts, d, n, unit) {
                 groups.push(c);

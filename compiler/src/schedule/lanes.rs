@@ -52,12 +52,6 @@ pub fn shared(loads: &[Load], lanes: &[VarId]) -> bool {
     shared > own
 }
 
-/// The row-major position of an element.
-pub fn address(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Index {
-    let shape = view.shape(tensor);
-    at.iter().zip(&shape).fold(Index::default(), |s, (i, &n)| s.scale(n as i64).add(i)).fold()
-}
-
 /// Whether elements lie next to one another along a variable.
 pub fn contiguous(address: &Index, v: VarId) -> bool {
     address.coefficient(v) == 1 && !address.sub(&Index::from(v)).uses(v)
@@ -169,7 +163,7 @@ impl Found {
                     self.walk(view, &body, times);
                 }
                 kept if !self.own.contains(tensor) => {
-                    let address = address(view, *tensor, at);
+                    let address = view.address(*tensor, at);
                     let mut vars = Vec::new();
                     at.iter().for_each(|i| i.visit_vars(&mut |v| vars.push(v)));
                     vars.sort_unstable();

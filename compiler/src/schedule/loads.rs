@@ -78,7 +78,7 @@ pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
                         with(&Pred::and(at.iter().zip(&shape).map(|(i, &n)| Pred::within(i, 0, n as i64, view))))
                     }
                 };
-                let (at, address) = (at.to_vec(), address(view, *tensor, at));
+                let (at, address) = (at.to_vec(), view.address(*tensor, at));
                 let in_sum = !around.is_empty();
                 let mut load = Load { tensor: *tensor, at, address, weight: 1.0, in_sum, under, share: 1.0 };
                 let vars = around.iter().filter(|vars| vars.iter().any(|&v| load.uses(v))).copied().flatten();
@@ -177,7 +177,7 @@ pub fn choose_lane(
     work: Work,
 ) -> Option<VarId> {
     let heaviest = loads.iter().map(|l| l.weight).fold(1.0, f64::max);
-    let address = address(view, tensor, &clause.at);
+    let address = view.address(tensor, &clause.at);
     let mut best: Option<(f64, VarId)> = None;
     for &v in clause.vars.iter().rev() {
         let size = view.size_of(v) as usize;
@@ -209,11 +209,6 @@ pub fn choose_lane(
 /// The largest power of two that is no larger.
 pub fn pow2(n: usize) -> usize {
     if n == 0 { 1 } else { 1 << n.ilog2() }
-}
-
-/// The row-major position of an element.
-pub fn address(view: &View<'_>, tensor: TensorId, at: &[Index]) -> Index {
-    at.iter().zip(view.shape(tensor)).fold(Index::default(), |s, (i, n)| s.scale(n as i64).add(i)).fold()
 }
 
 /// The lane variable with those before it, until a vector is full, and how many elements they have.

@@ -19,6 +19,7 @@ mod loads;
 mod panel;
 mod passes;
 mod phases;
+mod places;
 mod rows;
 mod share;
 mod split;
@@ -293,6 +294,7 @@ impl Planner<'_> {
                 tile::schedule_together(self, members, &names.join(", "));
             }
             groups::Unit::Single(n) => match function.body[n].clone() {
+                Stmt::Define(d) if self.view.is_of_parts(d.tensor) => {}
                 Stmt::Define(_) => self.tiles(function, n),
                 Stmt::Call(c) => self.steps.push(PlanStep::Call(c)),
                 Stmt::Components(c) => {

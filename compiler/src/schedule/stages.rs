@@ -136,7 +136,7 @@ pub fn choose(
         }
         let (vars, at) = open(view, key);
         let size = points(&view.axes, &view.function, &vars) as f64;
-        let address = lanes::address(view, key.0, &at);
+        let address = view.address(key.0, &at);
         let apart = address.uses(lane) && address.coefficient(lane) != 1;
         let need = size as usize * block.lanes() * 4;
         let turns = vars.last().is_some_and(|&v| {

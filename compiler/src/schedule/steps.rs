@@ -394,7 +394,7 @@ impl Plan {
         }
         let shape = Shape::of(facts, self.block, size, along::has_reduce(body));
         let reads = self.reads(view, body, 1.0);
-        let stores = lanes::address(view, *tensor, at);
+        let stores = view.address(*tensor, at);
         let turned = self.turned_cost(&reads, &stores, along, &shape)?;
         if turned >= self.lanes_cost(&reads, &stores, along, facts, body) {
             return None;
@@ -460,7 +460,7 @@ impl Plan {
                 return self.reads(view, &r.body, times * n);
             }
             Node::Read { tensor, at, .. } => out.push(Read {
-                address: lanes::address(view, *tensor, at),
+                address: view.address(*tensor, at),
                 staged: self.varying.contains_key(tensor),
                 held: self.arrays.contains(tensor),
                 times,

@@ -12,7 +12,7 @@ use super::cost::{expr_cost, value_cost};
 use super::emit::Scope;
 use super::expand::View;
 use super::loads::{
-    Load, Work, address, cheapest_group, choose_lane, copied_cost, is_away, is_cheap_to_copy, lane_cost, loads, pow2,
+    Load, Work, cheapest_group, choose_lane, copied_cost, is_away, is_cheap_to_copy, lane_cost, loads, pow2,
     taken_apart,
 };
 use super::passes::Member;
@@ -146,7 +146,7 @@ fn put_apart(
 ) -> Option<usize> {
     let far = is_away(view, tensor);
     let sum = loads.iter().any(|l| l.weight >= 8.0);
-    let apart = address(view, tensor, &clause.at).coefficient(lane) > 1;
+    let apart = view.address(tensor, &clause.at).coefficient(lane) > 1;
     let once = clause.at.iter().filter(|i| i.uses(lane)).count() == 1;
     if !(far && sum && apart && once && is_cheap_to_copy(work.points, work)) {
         return None;
@@ -305,7 +305,7 @@ fn shape(
 /// A variable of the result along which what the lanes take apart, or put apart, goes through memory.
 fn across(view: &View<'_>, tensor: TensorId, clause: &Clause, group: &[VarId], loads: &[Load]) -> Option<VarId> {
     let lane = *group.last()?;
-    let to = address(view, tensor, &clause.at);
+    let to = view.address(tensor, &clause.at);
     let all = loads.iter().map(|l| &l.address).chain([&to]);
     let apart = all.filter(|a| a.uses(lane) && a.coefficient(lane) != 1);
     let along = |a: &Index| clause.vars.iter().copied().find(|v| !group.contains(v) && a.coefficient(*v) == 1);

@@ -7,7 +7,7 @@ use super::Facts;
 use super::along::has_reduce;
 use super::emit::{Scope, stored_elem};
 use super::expand::View;
-use super::loads::{Load, address, loads};
+use super::loads::{Load, loads};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Elem, Expr, Index, TensorId, VarId};
 use crate::loops::{Half, Kernel, Op, Type, ValueId};
@@ -34,7 +34,7 @@ pub fn schedule(
     if width < LANES || body.elem != Elem::F32 || has_reduce(body) {
         return None;
     }
-    let to = address(view, tensor, &clause.at);
+    let to = view.address(tensor, &clause.at);
     let long = |v: &VarId| view.size_of(*v) as usize >= width;
     let written = clause.vars.iter().copied().filter(long).find(|&v| to.coefficient(v) == 1)?;
     let reads = loads(view, body);

@@ -157,13 +157,6 @@ impl Scope<'_> {
         self.op(Op::Cast(v), Type { elem, ..ty })
     }
 
-    /// The row-major position of a read.
-    fn address(&self, tensor: TensorId, at: &[Index]) -> Index {
-        let shape = self.view.shape(tensor);
-        let flat = at.iter().zip(&shape).fold(Index::default(), |sum, (i, &n)| sum.scale(n as i64).add(i));
-        flat.fold()
-    }
-
     fn read(&mut self, expr: &Expr) -> ValueId {
         let Node::Read { tensor, at, bounds } = &*expr.node else { unreachable!("points have the same form") };
         if let Some(&v) = self.pinned.get(tensor) {
@@ -176,7 +169,7 @@ impl Scope<'_> {
             Bounds::Zero => self.unproven(&self.inside(*tensor, at)),
         };
         let at = &self.inside_rows(*tensor, at, &shape);
-        let address = self.address(*tensor, at);
+        let address = self.view.address(*tensor, at);
         let len = shape.iter().product::<usize>() as i64;
         let proven = address.range(self).is_some_and(|(lo, hi)| lo >= 0 && hi < len);
         // Whether the place may be outside, and if so, in how many lanes.
@@ -350,9 +343,9 @@ impl Scope<'_> {
 
     /// Stores a value at a tensor's element; the lanes go where the address sends them.
     pub fn store(&mut self, tensor: TensorId, at: &[Index], value: ValueId) {
-        let buffer = self.written(tensor);
+        let buffer = self.written(self.view.holder(tensor));
         let value = self.cast(value, stored_elem(self.view.elem(tensor)));
-        let address = self.address(tensor, at);
+        let address = self.view.address(tensor, at);
         match self.position(&address) {
             Position::Uniform(index) => self.push(Stmt::Store { buffer, index, value }),
             Position::Strided(index, 1) => {
@@ -370,7 +363,7 @@ impl Scope<'_> {
     /// Has an element of a tensor brought near that will be read soon; with lanes, the first of them.
     pub fn prefetch(&mut self, tensor: TensorId, at: &[Index]) {
         let buffer = self.buffer(tensor);
-        let address = self.address(tensor, at);
+        let address = self.view.address(tensor, at);
         if let Position::Uniform(index) | Position::Strided(index, _) = self.position(&address) {
             self.push(Stmt::Prefetch { buffer, index });
         }
@@ -379,7 +372,7 @@ impl Scope<'_> {
     /// Stores a vector in a local array.
     pub fn store_local(&mut self, tensor: TensorId, at: &[Index], value: ValueId) {
         let local = self.locals[&tensor];
-        let address = self.address(tensor, at);
+        let address = self.view.address(tensor, at);
         let Position::Uniform(index) = self.position(&address) else {
             unreachable!("local arrays are indexed by uniform positions")
         };

@@ -5,7 +5,6 @@
 use crate::ir::index::Sizes;
 use crate::ir::{Bounds, Clause, Expr, Index, Node, Reduction, TensorId, VarId};
 use crate::schedule::expand::View;
-use crate::schedule::loads::address;
 use std::collections::HashMap;
 
 /// A definition with as few variables as may be, those of `keep` apart.
@@ -18,7 +17,7 @@ pub fn results(view: &mut View<'_>, tensor: TensorId, clause: &Clause, body: &Ex
     clause.at = clause.at.iter().map(|i| i.subst(&zero, view)).collect();
     clause.vars.retain(|v| !single.contains(v));
     while let Some((n, m)) = pair(&clause.vars, |a, b| {
-        let to = address(view, tensor, &clause.at);
+        let to = view.address(tensor, &clause.at);
         !keep.contains(&a) && !keep.contains(&b) && strides_match(view, &to, a, b) && alike(view, &clause.body, a, b)
     }) {
         let (outer, inner) = (clause.vars[n], clause.vars[m]);
@@ -75,7 +74,7 @@ fn alike(view: &View<'_>, e: &Expr, outer: VarId, inner: VarId) -> bool {
     let own = match &*e.node {
         Node::Read { tensor, at, bounds } => match at.iter().all(absent) {
             true => true,
-            false => *bounds == Bounds::Inside && strides_match(view, &address(view, *tensor, at), outer, inner),
+            false => *bounds == Bounds::Inside && strides_match(view, &view.address(*tensor, at), outer, inner),
         },
         Node::Index(i) => absent(i),
         Node::Random { at, .. } => absent(at),
