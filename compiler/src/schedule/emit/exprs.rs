@@ -310,7 +310,9 @@ impl Scope<'_> {
         if first > last {
             return None;
         }
-        let (cond, elsewhere) = (self.test(guard), self.int((len / 2).clamp(first, last)));
+        // In the middle nearly all offsets do, and where vectors begin.
+        let middle = len / 2 - len / 2 % i64::from(self.lanes);
+        let (cond, elsewhere) = (self.test(guard), self.int(middle.clamp(first, last)));
         let chosen = self.select(cond, position, elsewhere);
         let strided = |v| if lanes > 1 { Position::Strided(v, 1) } else { Position::Uniform(v) };
         let at = match self.position(&own.plus(offset)) {
