@@ -131,7 +131,7 @@ impl Emitter<'_> {
     }
 
     /// From a table of 16 floats, for each lane of a vector of AVX-512, the one whose number the lowest four bits of the lane are.
-    fn looked_up(&self, table: &[f64; 16], at: Value) -> Value {
+    fn looked_up(&self, table: &[f64; PIECES], at: Value) -> Value {
         let elem = storage_elem(Elem::F32);
         let table = self.construct(elem, table.iter().map(|&c| self.constant(c, Elem::F32)).collect());
         let ints = vectorized(self.scope.ctx(), storage_elem(Elem::I32), 16);

@@ -90,8 +90,10 @@ fn side_by_side(
 fn shifted(e: &Expr, vars: &[VarId]) -> Option<(TensorId, Vec<i64>)> {
     let Node::Read { tensor, at, bounds: Bounds::Zero } = &*e.node else { return None };
     let begin = |(i, v): (&Index, &VarId)| (i.plus(-i.offset).as_var() == Some(*v)).then_some(-i.offset);
-    let begins: Option<Vec<i64>> = at.iter().zip(vars).map(begin).collect();
-    Some((*tensor, begins.filter(|b| b.len() == vars.len())?))
+    if at.len() != vars.len() {
+        return None;
+    }
+    Some((*tensor, at.iter().zip(vars).map(begin).collect::<Option<Vec<i64>>>()?))
 }
 
 /// Whether all that an expression adds up is what it has to be.
@@ -163,6 +165,26 @@ mod tests {
             check_schedule(&program, &arguments(&program));
             assert_eq!(names(&schedule(&program, &Facts::USUAL)).len(), 2, "{sizes:?}");
         }
+    }
+
+    #[test]
+    fn a_row_of_something_is_no_part() {
+        let mut m = Make::new();
+        let (x, i, j) = (m.input("x", &[6, 9]), m.var(6), m.var(16));
+        let halves = [0, 8].map(|from| {
+            let w = m.param(&format!("w{from}"), &[8, 3, 9]);
+            let [row, column, which, k] = [6, 8, 3, 9].map(|n| m.var(n));
+            let product = Expr::mul(rd(x, &[row, k]), rd(w, &[column, which, k]));
+            let sum = Expr::sum(vec![k], Pred::True, product);
+            let half = m.def(&format!("part{from}"), &[row, column, which], sum);
+            Expr::read_or_zero(Elem::F32, half, vec![i.into(), Index::from(j).plus(-from), 2.into()])
+        });
+        let [first, second] = halves;
+        let y = m.def("y", &[i, j], Expr::add(first, second));
+        m.result(y);
+        let program = m.program();
+        check_schedule(&program, &arguments(&program));
+        assert_eq!(names(&schedule(&program, &Facts::USUAL)).len(), 2);
     }
 
     #[test]

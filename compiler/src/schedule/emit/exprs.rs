@@ -200,8 +200,9 @@ impl Scope<'_> {
             let ty = self.kernel.locals[local.0 as usize].ty;
             self.op(Op::LoadLocal { local, index }, ty)
         } else {
-            // Where nothing else is in doubt, the guard tells when the place is inside.
-            let decides = own == Speculation::Whole && above.max(data) == Speculation::None;
+            // Where nothing else is in doubt, the guard tells when the place is inside. Of what the kernel writes, the middle is another item's.
+            let alone = own == Speculation::Whole && above.max(data) == Speculation::None;
+            let decides = alone && !self.is_written(*tensor);
             self.under([&guard], |s| s.load(*tensor, &address, doubt, decides.then_some(&guard), len, elem))
         };
         if guard == Pred::True {
@@ -221,11 +222,15 @@ impl Scope<'_> {
     /// The indices of a read as they may be used where its guards do not hold: what this kernel writes is read in its own rows only, since another item
     /// may be writing the others.
     fn inside_rows(&self, tensor: TensorId, at: &[Index], shape: &[usize]) -> Vec<Index> {
-        let written = self.buffers.get(&tensor).is_some_and(|b| self.kernel.buffers[b.0 as usize].written);
-        if !written {
+        if !self.is_written(tensor) {
             return at.to_vec();
         }
         at.iter().zip(shape).map(|(i, &n)| i.clamped(0, n as i64 - 1, self)).collect()
+    }
+
+    /// Whether the kernel has stored some of a tensor.
+    fn is_written(&self, tensor: TensorId) -> bool {
+        self.buffers.get(&tensor).is_some_and(|b| self.kernel.buffers[b.0 as usize].written)
     }
 
     /// Elements of a tensor at an address that may be outside, as far as there is doubt; `guard`, if there is one, holds where it is inside.
