@@ -155,6 +155,9 @@ pub struct Emit {
     /// Images in a batch
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = batch)]
     pub batch: usize,
+    /// With `loops`, which device they are for
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu, value_name = "DEVICE")]
+    pub device: DeviceName,
 }
 
 /// Where programs run.

@@ -1,6 +1,6 @@
 //! Spec files, and the item of one with its arguments.
 
-use crate::args::{Setting, Target};
+use crate::args::{DeviceName, Setting, Target};
 use crate::failure::Failure;
 use foveate_compiler::check::Value;
 use foveate_compiler::schedule::Facts;
@@ -70,6 +70,18 @@ pub fn values(settings: &[Setting]) -> Result<Vec<(String, Value)>, Failure> {
 pub fn facts() -> Facts {
     let facts = Device::open("cpu").ok().and_then(|device| device.facts());
     facts.unwrap_or(Facts::USUAL)
+}
+
+/// What schedules for a device may use; of a processor that this build lacks those of a usual one, unless something is `run` on it. `what` is not there
+/// for a device that has no schedules.
+pub fn facts_of(device: DeviceName, run: bool, what: &str) -> Result<Facts, Failure> {
+    match Device::open(device.name()) {
+        Ok(open) => open.facts().ok_or_else(|| {
+            Failure::new(format!("the interpreter runs the program as it is written: there are no kernels to {what}"))
+        }),
+        Err(_) if device == DeviceName::Cpu && !run => Ok(facts()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether and how to tune, as the command line has it.

@@ -225,6 +225,8 @@ fn stages_are_written_to_a_directory() {
     let err = fails(&[&item[..], &["--target", "loops", "--kernel", "nothing"]].concat());
     assert!(err.contains("no kernel has `nothing`") && err.contains("d.proj.weight"), "{err}");
     fails(&[&item[..], &["--target", "ir", "--kernel", "weight"]].concat());
+    let err = fails(&[&item[..], &["--target", "loops", "--device", "interpreter"]].concat());
+    assert!(err.contains("no kernels to emit"), "{err}");
     let file = folder.path().join("file");
     fs::write(&file, "").expect("written");
     let err = fails(&[

@@ -14,8 +14,11 @@ use foveate_compiler::schedule::Facts;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Launches that may wait in the queue; CubeCL slows down when there are more than about 32.
-const QUEUE: usize = 16;
+/// Launches that may wait in the queue. CubeCL itself bounds what the device has before it; this bounds the memory of what has not got there, and is so
+/// large that waiting for the last of them costs nothing beside them.
+const QUEUE: usize = 2048;
+/// Elements of a tensor of all pairs that has memory: a few of them, which are all that there are at a time, take a small part of what such devices have.
+const PAIRS: usize = 32 << 20;
 /// Work items of a cube.
 const UNITS: u32 = 64;
 /// Cubes along one axis of the grid.
@@ -68,7 +71,15 @@ impl ClientDevice {
         let cores = hardware.num_streaming_multiprocessors.unwrap_or(128) as usize;
         // CubeCL binds sizes beside a kernel's own buffers.
         let tensors = (hardware.max_bindings as usize).saturating_sub(1);
-        Facts { lanes: 4, units: cores * 256, local_bytes: 4 << 10, registers: 16, tensors, lockstep: true }
+        Facts {
+            lanes: 4,
+            units: cores * 256,
+            local_bytes: 4 << 10,
+            registers: 16,
+            tensors,
+            lockstep: true,
+            pairs: PAIRS,
+        }
     }
 
     /// A buffer of undefined contents.

@@ -330,6 +330,7 @@ impl HostDevice {
             registers: vectors - 1 - vectors / 16,
             tensors: usize::MAX,
             lockstep: false,
+            pairs: 0,
         }
     }
 

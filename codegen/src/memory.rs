@@ -33,6 +33,20 @@ impl Emitter<'_> {
         self.element(array, self.index(self.binary(BinaryOp::Div, int, index, lanes)))
     }
 
+    /// One element of an array of vectors.
+    pub fn lane_element(&self, array: Value, index: Value, lanes: u8) -> Value {
+        let int = Type { elem: Elem::I32, lanes: 1 };
+        let width = self.constant(f64::from(lanes), Elem::I32);
+        let vector = self.load(self.element(array, self.index(self.binary(BinaryOp::Div, int, index, width))));
+        let lane = self.index(self.remainder(Elem::I32, index, width));
+        op!(self, VectorExtractDynamicOp, vector, lane)
+    }
+
+    /// Elements as the lanes of a value.
+    pub fn lanes_together(&self, lanes: Vec<Value>, ty: Type) -> Value {
+        if ty.lanes == 1 { lanes[0] } else { self.construct(storage_elem(ty.elem), lanes) }
+    }
+
     /// A pointer to the vector of `ty` that begins at an element.
     fn vector_pointer(&self, element: Value, ty: Type) -> Value {
         let ctx = self.scope.ctx();
@@ -67,29 +81,27 @@ impl Emitter<'_> {
         (0..lanes)
             .map(|lane| {
                 let offset = self.constant((i64::from(lane) * stride) as f64, Elem::I32);
-                let at = op!(self, cubecl::ir::dialect::math::IAddOp, index, offset);
-                self.index(at)
+                op!(self, cubecl::ir::dialect::math::IAddOp, index, offset)
             })
             .collect()
     }
 
     /// The positions in the lanes of an I32 vector.
     pub fn positions(&self, index: Value, lanes: u8) -> Vec<Value> {
-        (0..lanes).map(|lane| self.index(self.raw_lane(index, lanes, lane))).collect()
+        (0..lanes).map(|lane| self.raw_lane(index, lanes, lane)).collect()
     }
 
     /// An element a lane.
     pub fn load_each(&self, buffer: Value, positions: Vec<Value>, ty: Type) -> Value {
-        let lanes = positions.into_iter().map(|at| self.load(self.element(buffer, at))).collect::<Vec<_>>();
-        let value = if ty.lanes == 1 { lanes[0] } else { self.construct(storage_elem(ty.elem), lanes) };
-        self.loaded(value, ty)
+        let lanes = positions.into_iter().map(|at| self.load(self.element(buffer, self.index(at)))).collect();
+        self.loaded(self.lanes_together(lanes, ty), ty)
     }
 
     /// Stores each lane at its own position.
     pub fn store_each(&self, buffer: Value, positions: Vec<Value>, value: Value, ty: Type) {
         let value = self.stored(value, ty);
         for (lane, at) in positions.into_iter().enumerate() {
-            self.store(self.element(buffer, at), self.raw_lane(value, ty.lanes, lane as u8));
+            self.store(self.element(buffer, self.index(at)), self.raw_lane(value, ty.lanes, lane as u8));
         }
     }
 
@@ -134,10 +146,6 @@ impl Emitter<'_> {
             let scalars = op!(self, ReinterpretCastOp, ty, array);
             return self.load(self.element(scalars, self.index(index)));
         }
-        let int = Type { elem: Elem::I32, lanes: 1 };
-        let width = self.constant(lanes as f64, Elem::I32);
-        let vector = self.load(self.element(array, self.index(self.binary(BinaryOp::Div, int, index, width))));
-        let lane = self.index(self.remainder(Elem::I32, index, width));
-        self.widen(op!(self, VectorExtractDynamicOp, vector, lane), elem)
+        self.widen(self.lane_element(array, index, lanes), elem)
     }
 }

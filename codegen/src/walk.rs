@@ -223,13 +223,20 @@ impl Walk<'_> {
             Op::Load { buffer, index } => {
                 let (array, index) = (self.buffers[buffer.0 as usize], self.value(*index));
                 match self.is_wide(*buffer) {
+                    true if ty.lanes == 1 => emit.lane_element(array, index, LANES),
                     true => emit.load(emit.vector_element(array, index, LANES)),
                     false => emit.load_buffer(array, index, ty),
                 }
             }
             Op::Gather { buffer, index } => {
-                let positions = self.positions(emit, *index, ty.lanes);
-                emit.load_each(self.buffers[buffer.0 as usize], positions, ty)
+                let (array, positions) = (self.buffers[buffer.0 as usize], self.positions(emit, *index, ty.lanes));
+                match self.is_wide(*buffer) {
+                    true => {
+                        let lanes = positions.into_iter().map(|at| emit.lane_element(array, at, LANES)).collect();
+                        emit.lanes_together(lanes, ty)
+                    }
+                    false => emit.load_each(array, positions, ty),
+                }
             }
             Op::LoadLocal { local, index } => {
                 let position = emit.index(self.value(*index));

@@ -1,30 +1,58 @@
 //! Which buffers are arrays of vectors.
 //!
-//! Shading languages have no pointer to a vector inside an array of scalars. A buffer of which a kernel only ever takes whole vectors, each at a multiple of its
-//! lanes, is declared as an array of them: one access instead of one a lane.
+//! Shading languages have no pointer to a vector inside an array of scalars. A buffer that a kernel takes in whole vectors, each at a multiple of its
+//! lanes, is declared as an array of them: one access instead of one a lane. A single element is then a lane of the vector that it lies in, which
+//! costs as much as the vector, and cannot be written: a buffer of which more elements are read one by one than in vectors, or any is written so,
+//! is an array of scalars, and so is one with a vector that begins elsewhere.
 
-use foveate_compiler::ir::{BinaryOp, Elem};
+use foveate_compiler::ir::Elem;
+use foveate_compiler::loops::multiples::Multiples;
 use foveate_compiler::loops::{Block, Kernel, Op, Stmt, Type, ValueId};
 use std::collections::HashMap;
 
 /// Lanes of such a vector: what a shading language has at most.
 pub const LANES: u8 = 4;
+/// How often a loop runs of which that is not known.
+const TRIPS: f64 = 8.0;
 
 /// For every buffer, whether it is.
 pub fn buffers(kernel: &Kernel) -> Vec<bool> {
-    let float = |elem| !matches!(elem, Elem::I32 | Elem::U32 | Elem::Bool);
-    let wide = kernel.buffers.iter().map(|b| float(b.elem)).collect();
-    let mut found = Found { kernel, factors: HashMap::new(), wide, used: vec![false; kernel.buffers.len()] };
+    let accesses = vec![Accesses::default(); kernel.buffers.len()];
+    let mut found = Found { kernel, multiples: Multiples::default(), constants: HashMap::new(), accesses, times: 1.0 };
     found.block(&kernel.body);
-    found.wide.iter().zip(found.used).map(|(&wide, used)| wide && used).collect()
+    let wide = |(buffer, a): (&foveate_compiler::loops::Buffer, Accesses)| {
+        let float = !matches!(buffer.elem, Elem::I32 | Elem::U32 | Elem::Bool);
+        let whole = a.single == 0.0 || buffer.len.is_multiple_of(usize::from(LANES));
+        float && whole && a.possible && a.vectors > a.single
+    };
+    kernel.buffers.iter().zip(found.accesses).map(wide).collect()
+}
+
+/// What a work item does with a buffer.
+#[derive(Clone)]
+struct Accesses {
+    /// Whether nothing else happens to it.
+    possible: bool,
+    /// How many whole vectors are read or written.
+    vectors: f64,
+    /// How many elements are read one by one.
+    single: f64,
+}
+
+impl Default for Accesses {
+    fn default() -> Accesses {
+        Accesses { possible: true, vectors: 0.0, single: 0.0 }
+    }
 }
 
 struct Found<'a> {
     kernel: &'a Kernel,
-    /// What scalar integers are multiples of; 0 is a multiple of everything.
-    factors: HashMap<ValueId, u64>,
-    wide: Vec<bool>,
-    used: Vec<bool>,
+    multiples: Multiples,
+    /// Scalar integers that are constant.
+    constants: HashMap<ValueId, f64>,
+    accesses: Vec<Accesses>,
+    /// How often a work item gets here.
+    times: f64,
 }
 
 impl Found<'_> {
@@ -37,20 +65,37 @@ impl Found<'_> {
             Stmt::Let(id, op) => {
                 let ty = self.kernel.values[id.0 as usize];
                 match op {
-                    Op::Load { buffer, index } => self.access(buffer.0, *index, ty),
-                    Op::Gather { buffer, .. } => self.wide[buffer.0 as usize] = false,
+                    Op::Load { buffer, index } => self.read(buffer.0, *index, ty),
+                    Op::Gather { buffer, .. } => {
+                        self.accesses[buffer.0 as usize].single += self.times * f64::from(ty.lanes);
+                    }
                     _ if ty == (Type { elem: Elem::I32, lanes: 1 }) => {
-                        let factor = self.factor(op);
-                        self.factors.insert(*id, factor);
+                        self.multiples.note(*id, op);
+                        if let Op::Const(bits) = op {
+                            self.constants.insert(*id, f64::from_bits(*bits));
+                        }
                     }
                     _ => {}
                 }
             }
             Stmt::Store { buffer, index, value } => {
-                self.access(buffer.0, *index, self.kernel.values[value.0 as usize]);
+                let is_vector = self.is_vector(*index, self.kernel.values[value.0 as usize]);
+                let accesses = &mut self.accesses[buffer.0 as usize];
+                accesses.possible &= is_vector;
+                accesses.vectors += self.times;
             }
-            Stmt::Scatter { buffer, .. } => self.wide[buffer.0 as usize] = false,
-            Stmt::For { body, .. } | Stmt::DoWhile { body, .. } => self.block(body),
+            Stmt::Scatter { buffer, .. } => self.accesses[buffer.0 as usize].possible = false,
+            Stmt::For { lo, hi, body, .. } => {
+                let trips = match (self.constants.get(lo), self.constants.get(hi)) {
+                    (Some(lo), Some(hi)) => (hi - lo).max(0.0),
+                    _ => TRIPS,
+                };
+                let outside = self.times;
+                self.times *= trips;
+                self.block(body);
+                self.times = outside;
+            }
+            Stmt::DoWhile { body, .. } => self.block(body),
             Stmt::If { then, otherwise, .. } => {
                 self.block(then);
                 self.block(otherwise);
@@ -59,37 +104,27 @@ impl Found<'_> {
         }
     }
 
-    fn access(&mut self, buffer: u32, index: ValueId, ty: Type) {
-        let n = buffer as usize;
-        self.wide[n] &= ty.lanes == LANES && self.of(index).is_multiple_of(u64::from(LANES));
-        self.used[n] = true;
+    fn is_vector(&self, index: ValueId, ty: Type) -> bool {
+        ty.lanes == LANES && self.multiples.of(index).is_multiple_of(u64::from(LANES))
     }
 
-    fn of(&self, value: ValueId) -> u64 {
-        self.factors.get(&value).copied().unwrap_or(1)
-    }
-
-    /// What the result is a multiple of.
-    fn factor(&self, op: &Op) -> u64 {
-        match op {
-            Op::Const(bits) => (f64::from_bits(*bits) as i64).unsigned_abs(),
-            Op::Binary(BinaryOp::Mul, a, b) => self.of(*a).checked_mul(self.of(*b)).unwrap_or(1),
-            Op::Binary(BinaryOp::Add | BinaryOp::Sub | BinaryOp::Min | BinaryOp::Max, a, b)
-            | Op::Rem(a, b)
-            | Op::Select(_, a, b) => common(self.of(*a), self.of(*b)),
-            _ => 1,
+    fn read(&mut self, buffer: u32, index: ValueId, ty: Type) {
+        let is_vector = self.is_vector(index, ty);
+        let accesses = &mut self.accesses[buffer as usize];
+        match ty.lanes {
+            1 => accesses.single += self.times,
+            _ => {
+                accesses.possible &= is_vector;
+                accesses.vectors += self.times;
+            }
         }
     }
-}
-
-/// The greatest common divisor.
-fn common(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { common(b, a % b) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use foveate_compiler::ir::BinaryOp;
     use foveate_compiler::loops::{Buffer, BufferId};
 
     /// A kernel that copies vectors of four at `step` times its item, and with `scalar` reads an element of the first buffer by itself, too.
@@ -125,7 +160,23 @@ mod tests {
     }
 
     #[test]
-    fn not_what_is_read_one_by_one_too() {
+    fn not_what_is_read_one_by_one_as_often() {
         assert_eq!(buffers(&copies(4.0, true)), [false, true, false]);
+        // The vectors in a loop of four.
+        let mut kernel = copies(4.0, true);
+        let [lo, hi, var] = [5, 6, 7].map(ValueId);
+        kernel.values.extend([kernel.values[0]; 3]);
+        let body = kernel.body.drain(3..5).collect();
+        kernel.body.insert(0, Stmt::Let(lo, Op::Const(0f64.to_bits())));
+        kernel.body.insert(1, Stmt::Let(hi, Op::Const(4f64.to_bits())));
+        kernel.body.push(Stmt::For { var, lo, hi, body });
+        assert_eq!(buffers(&kernel), [true, true, false]);
+    }
+
+    #[test]
+    fn not_what_is_written_one_by_one() {
+        let mut kernel = copies(4.0, true);
+        kernel.body.push(Stmt::Store { buffer: BufferId(1), index: ValueId(0), value: ValueId(4) });
+        assert_eq!(buffers(&kernel), [false, false, false]);
     }
 }

@@ -178,10 +178,13 @@ pub fn check_gradients(program: &Program) {
 pub fn check_schedule(program: &Program, args: &[(ArgRole, Array)]) {
     let want = run(program, args).unwrap_or_else(|e| panic!("{e}\n{program}"));
     let processor = |(lanes, local_bytes)| Facts { lanes, local_bytes, ..Facts::USUAL };
-    let graphics = |units| Facts { lanes: 4, units, local_bytes: 4096, registers: 16, lockstep: true, ..Facts::USUAL };
+    let graphics = |(units, pairs)| {
+        let processor = Facts { lanes: 4, local_bytes: 4096, registers: 16, ..Facts::USUAL };
+        Facts { units, pairs, lockstep: true, ..processor }
+    };
     // With little local memory, long rows are gone through strip by strip.
     let processors = [(16, 49152), (8, 1024), (4, 49152), (4, 256), (1, 49152), (1, 64)].map(processor);
-    for facts in processors.into_iter().chain([8, 1 << 15].map(graphics)) {
+    for facts in processors.into_iter().chain([(8, 0), (1 << 15, 1 << 20)].map(graphics)) {
         let g = schedule(program, &facts);
         let arg = |role: &ArgRole| {
             let (_, a) = args.iter().find(|(r, _)| r == role).expect("every argument has a value");

@@ -348,6 +348,7 @@ fn huge_pairs_compile() {
                 registers: 28,
                 tensors: usize::MAX,
                 lockstep: false,
+                pairs: 0,
             };
             assert!(schedule(&derived.program, &facts).launches.len() > 1);
         } else {

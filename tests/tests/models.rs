@@ -82,8 +82,15 @@ fn every_size_takes_them() {
 #[test]
 fn a_step_at_full_size_is_planned_in_little_memory() {
     const BATCH: usize = 8;
-    let facts =
-        Facts { lanes: 16, units: 2, local_bytes: 64 << 10, registers: 28, tensors: usize::MAX, lockstep: false };
+    let facts = Facts {
+        lanes: 16,
+        units: 2,
+        local_bytes: 64 << 10,
+        registers: 28,
+        tensors: usize::MAX,
+        lockstep: false,
+        pairs: 0,
+    };
     for (spec, item) in [
         ("sp_vit.fov", "SpVitSLoss"),
         ("vvt.fov", "VvtTinyLoss"),
@@ -128,7 +135,15 @@ fn a_step_at_full_size_is_planned_in_little_memory() {
 
 #[test]
 fn kernels_bind_no_more_tensors_than_the_device_allows() {
-    let facts = Facts { lanes: 4, units: 4096, local_bytes: 4 << 10, registers: 16, tensors: 16, lockstep: true };
+    let facts = Facts {
+        lanes: 4,
+        units: 4096,
+        local_bytes: 4 << 10,
+        registers: 16,
+        tensors: 16,
+        lockstep: true,
+        pairs: 1 << 20,
+    };
     let tiny = "image=32 classes=10 dims=16,24,32,40 mlp_ratios=4,4,2,2";
     for (spec, item, with) in [
         (

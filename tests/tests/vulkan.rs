@@ -1,6 +1,6 @@
 //! Portable kernels: the smallest golden case of every family on a Vulkan device, outputs and gradients.
 
-use foveate_tests::golden::named;
+use foveate_tests::golden::{CASES, MODELS, named};
 
 #[test]
 fn spatial_prior_attention() {
@@ -21,4 +21,12 @@ fn vicinity_attention() {
 #[test]
 fn spatial_entropy() {
     named("spatial_entropy_noise").passes_on("wgpu");
+}
+
+#[test]
+#[ignore = "for a graphics processor: it takes minutes in software"]
+fn every_golden_tensor() {
+    for case in CASES.iter().chain(MODELS.iter()) {
+        case.passes_on("wgpu");
+    }
 }

@@ -12,7 +12,11 @@ pub fn run(arguments: &Emit) -> Result<(), Failure> {
         return Err(Failure::new("--kernel chooses among the kernels of `--target loops`"));
     }
     let item = Item::load(&arguments.target, arguments.batch)?;
-    let facts = source::facts();
+    let facts = match arguments.stage {
+        // The same for all devices.
+        Stage::Ir => source::facts(),
+        Stage::Loops => source::facts_of(arguments.device, false, "emit")?,
+    };
     let mut files: Vec<(String, String)> = Vec::new();
     let mut last = String::new();
     let mut watch = |stage: &str, program: &foveate_compiler::ir::Program| {

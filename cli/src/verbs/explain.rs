@@ -1,6 +1,6 @@
 //! `foveate explain`: how the program was derived, and what it costs.
 
-use crate::args::{DeviceName, Explain};
+use crate::args::Explain;
 use crate::failure::Failure;
 use crate::output::{self, Align, Table, bytes, count, si};
 use crate::source::{self, Item};
@@ -8,7 +8,6 @@ use foveate_compiler::explain::{Explanation, explain};
 use foveate_compiler::schedule::Facts;
 use foveate_compiler::schedule::variants::Choices;
 use foveate_runtime::bench::{BenchOptions, Measurement, Part, bench};
-use foveate_runtime::device::Device;
 use foveate_runtime::driver::{Request, Saving};
 use foveate_runtime::tune::Tuning;
 use serde::Serialize;
@@ -16,15 +15,7 @@ use serde::Serialize;
 /// Explains the training step of an item, or its inference.
 pub fn run(arguments: &Explain) -> Result<(), Failure> {
     let item = Item::load(&arguments.target, arguments.batch)?;
-    let facts = match Device::open(arguments.device.name()) {
-        Ok(device) => device.facts(),
-        // Nothing is run: the facts of a usual processor will do.
-        Err(_) if arguments.device == DeviceName::Cpu && !arguments.measure => Some(source::facts()),
-        Err(error) => return Err(error.into()),
-    };
-    let Some(facts) = facts else {
-        return Err(Failure::new("the interpreter runs the program as it is written: there are no kernels to explain"));
-    };
+    let facts = source::facts_of(arguments.device, arguments.measure, "explain")?;
     let budget = arguments.memory.map(|m| m.0);
     let measured = arguments.measure.then(|| measure(arguments)).transpose()?;
     let choices = measured.as_ref().map_or(Choices::NONE, |m| &m.choices);

@@ -108,7 +108,7 @@ impl<'a> Flat<'a> {
             if seen.insert(v)
                 && let Some(op) = self.ops.get(&v)
             {
-                open.extend(operands(op));
+                open.extend(op.operands());
             }
         }
         false
@@ -185,18 +185,6 @@ fn integer(op: &Op, values: &[i64], item: i64) -> Option<i64> {
         }
         _ => return None,
     })
-}
-
-/// The values that an operation takes.
-fn operands(op: &Op) -> Vec<ValueId> {
-    match op {
-        Op::Item | Op::Const(_) | Op::Lanes | Op::Get(_) => Vec::new(),
-        Op::Splat(a) | Op::Unary(_, a) | Op::Cast(a) | Op::Extract(a, _) | Op::Fold(_, a) => vec![*a],
-        Op::Load { index, .. } | Op::Gather { index, .. } => vec![*index],
-        Op::LoadLocal { index, .. } | Op::LoadLane { index, .. } => vec![*index],
-        Op::Binary(_, a, b) | Op::Rem(a, b) | Op::Zip(a, b, _) => vec![*a, *b],
-        Op::Fma(a, b, c) | Op::Select(a, b, c) => vec![*a, *b, *c],
-    }
 }
 
 #[cfg(test)]

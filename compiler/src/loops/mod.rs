@@ -16,6 +16,8 @@ pub mod digest;
 pub mod display;
 pub mod eval;
 pub mod in_place;
+pub mod multiples;
+pub mod neighbours;
 pub mod verify;
 pub mod work;
 
@@ -171,4 +173,37 @@ pub enum Half {
     First,
     /// The others.
     Second,
+}
+
+impl Op {
+    /// The same on other operands.
+    pub fn with(&self, of: &mut dyn FnMut(ValueId) -> ValueId) -> Op {
+        match self {
+            Op::Item | Op::Const(_) | Op::Lanes | Op::Get(_) => self.clone(),
+            Op::Splat(a) => Op::Splat(of(*a)),
+            Op::Unary(op, a) => Op::Unary(*op, of(*a)),
+            Op::Cast(a) => Op::Cast(of(*a)),
+            Op::Extract(a, lane) => Op::Extract(of(*a), *lane),
+            Op::Fold(op, a) => Op::Fold(*op, of(*a)),
+            Op::Load { buffer, index } => Op::Load { buffer: *buffer, index: of(*index) },
+            Op::Gather { buffer, index } => Op::Gather { buffer: *buffer, index: of(*index) },
+            Op::LoadLocal { local, index } => Op::LoadLocal { local: *local, index: of(*index) },
+            Op::LoadLane { local, index } => Op::LoadLane { local: *local, index: of(*index) },
+            Op::Binary(op, a, b) => Op::Binary(*op, of(*a), of(*b)),
+            Op::Rem(a, b) => Op::Rem(of(*a), of(*b)),
+            Op::Zip(a, b, half) => Op::Zip(of(*a), of(*b), *half),
+            Op::Fma(a, b, c) => Op::Fma(of(*a), of(*b), of(*c)),
+            Op::Select(c, a, b) => Op::Select(of(*c), of(*a), of(*b)),
+        }
+    }
+
+    /// The values that it takes.
+    pub fn operands(&self) -> Vec<ValueId> {
+        let mut out = Vec::new();
+        self.with(&mut |v| {
+            out.push(v);
+            v
+        });
+        out
+    }
 }

@@ -285,7 +285,15 @@ mod tests {
             check_schedule(&program, &arguments(&program));
             let graph = schedule(
                 &program,
-                &Facts { lanes: 16, units: 2, local_bytes: 49152, registers: 28, tensors: usize::MAX, lockstep: false },
+                &Facts {
+                    lanes: 16,
+                    units: 2,
+                    local_bytes: 49152,
+                    registers: 28,
+                    tensors: usize::MAX,
+                    lockstep: false,
+                    pairs: 0,
+                },
             );
             assert!((graph.kernels[0].items as usize) < n * k, "{}", graph.kernels[0]);
         }

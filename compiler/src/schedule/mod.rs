@@ -41,6 +41,7 @@ use crate::ir::{
 };
 use crate::loops::Kernel;
 use crate::loops::digest::Digest;
+use crate::loops::neighbours::join_loads;
 use decisions::How;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -64,12 +65,22 @@ pub struct Facts {
     /// Whether neighbouring work items do the same at the same time, as on graphics processors: what lies side by side is then best read and written
     /// by items side by side.
     pub lockstep: bool,
+    /// Elements that a tensor of all pairs may have and still have memory. Rows of pairs that have none are a work item each or a vector of them, so
+    /// that a device with many units does better to write the pairs, and go on with register tiles of them; 0 where there are few units.
+    pub pairs: usize,
 }
 
 impl Facts {
     /// Those of a usual processor of two cores, vectors of 8 and no limit on tensors.
-    pub const USUAL: Facts =
-        Facts { lanes: 8, units: 2, local_bytes: 64 << 10, registers: 28, tensors: usize::MAX, lockstep: false };
+    pub const USUAL: Facts = Facts {
+        lanes: 8,
+        units: 2,
+        local_bytes: 64 << 10,
+        registers: 28,
+        tensors: usize::MAX,
+        lockstep: false,
+        pairs: 0,
+    };
 
     /// Whether private memory is so large that it is a part of a fast cache, in which local arrays pay.
     fn has_near_memory(&self) -> bool {
@@ -154,7 +165,7 @@ pub fn too_large(program: &Program) -> Option<String> {
     let mut program = own_results(program);
     split::split_long_reductions(&mut program, false);
     for f in &program.functions {
-        let storage = storage::decide(&program, f, false);
+        let storage = storage::decide(&program, f, false, 0);
         let args = f.args.iter().map(|a| a.tensor);
         let defined = f.body.iter().flat_map(Stmt::defines).filter(|t| storage.stored[t.index()]);
         for t in args.chain(defined) {
@@ -243,6 +254,7 @@ pub(crate) struct Planner<'a> {
 
 impl Planner<'_> {
     fn launch(&mut self, kernel: Kernel, tensors: Vec<TensorId>, site: &str) {
+        let kernel = if self.facts.lockstep { join_loads(kernel, self.facts.lanes as u8) } else { kernel };
         self.steps.push(PlanStep::Launch { kernel, tensors, site: site.to_owned(), unit: self.unit });
     }
 
@@ -326,7 +338,7 @@ impl Planner<'_> {
 /// Plans a function; with choices, twice. Units are known by their kernels under the default, and what a unit is given depends on those before
 /// it (copies are shared), so that the default comes first and whole, and the choices begin from nothing again.
 fn plan_function(program: &Program, function: &Function, facts: &Facts, choices: Option<&Choices>) -> FunctionPlan {
-    let storage = storage::decide(program, function, facts.has_near_memory());
+    let storage = storage::decide(program, function, facts.has_near_memory(), facts.pairs);
     let default = plan_units(program, function, facts, &storage, &[]);
     let Some(choices) = choices else { return default };
     let chosen: Vec<Chosen> =

@@ -158,7 +158,15 @@ mod tests {
         check_schedule(program, &arguments(program));
         schedule(
             program,
-            &Facts { lanes: 16, units: 2, local_bytes: 49152, registers: 28, tensors: usize::MAX, lockstep: false },
+            &Facts {
+                lanes: 16,
+                units: 2,
+                local_bytes: 49152,
+                registers: 28,
+                tensors: usize::MAX,
+                lockstep: false,
+                pairs: 0,
+            },
         )
     }
 

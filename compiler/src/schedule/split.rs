@@ -30,9 +30,9 @@ const SHARE: usize = 8;
 /// Elements that fill a vector well enough.
 const VECTOR: usize = 8;
 
-/// Where items run in lockstep, a sum to fewer results than this leaves most of them idle, and is long from so many points on.
-const IDLE: usize = 1 << 14;
-const LOCKSTEP_CHAIN: usize = 64;
+/// Where items run in lockstep, a sum to fewer results than these leaves many of them idle (a register tile takes a dozen results), and is long from so many
+/// points on.
+const IDLE: [(usize, usize); 2] = [(1 << 14, 64), (1 << 20, 128)];
 
 /// Splits the long reductions of every function, for a device whose work items run in lockstep or not.
 pub fn split_long_reductions(program: &mut Program, lockstep: bool) {
@@ -142,7 +142,7 @@ fn spread(program: &Program, f: &mut Function, d: &Definition, lockstep: bool) -
     let size = |v: VarId| program.axes[f.var(v).axis.index()].size;
     let results: usize = clause.vars.iter().map(|&v| size(v)).product();
     let points: usize = r.vars.iter().map(|&v| size(v)).product();
-    let idle = lockstep && results < IDLE && points >= LOCKSTEP_CHAIN;
+    let idle = lockstep && IDLE.iter().any(|&(few, long)| results < few && points >= long);
     if points < CHAIN && !idle {
         return None;
     }

@@ -6,7 +6,8 @@
 //! * results, arguments of calls and definitions by several clauses are stored;
 //! * a *pair* tensor is virtual: a sum of products of two tensors that both depend on the data, larger than either of
 //!   them (scores of all pairs of tokens), and whatever is computed from such a tensor point by point. Storing one would cost memory that grows faster than
-//!   everything else; its readers recompute it in local memory;
+//!   everything else; its readers recompute it in local memory. Where a device has units for all pairs at once ([`Facts::pairs`](super::Facts)), those of a moderate size are
+//!   stored like anything else;
 //! * a pointwise definition that is larger than all it is made of is virtual where a pair tensor reads it, since it is as large as that;
 //! * any other pointwise definition is virtual if computing it again costs no more than writing and reading it, unless it can be stored in the place of
 //!   something that it is made of and that nothing else reads;
@@ -34,8 +35,9 @@ pub struct Storage {
     pub pair: Vec<bool>,
 }
 
-/// Decides for every tensor of the function; `joins` says whether sums that are added up become one.
-pub fn decide(program: &Program, function: &Function, joins: bool) -> Storage {
+/// Decides for every tensor of the function; `joins` says whether sums that are added up become one. Tensors of all pairs with at most so many elements
+/// are stored like others.
+pub fn decide(program: &Program, function: &Function, joins: bool, pairs: usize) -> Storage {
     let n = function.tensors.len();
     let data = data_dependent(function);
     let mut forced = vec![false; n];
@@ -57,7 +59,10 @@ pub fn decide(program: &Program, function: &Function, joins: bool) -> Storage {
         }
         let body = &d.clauses[0].body;
         out.pair[d.tensor.index()] = match &*body.node {
-            Node::Reduce(_) => is_interaction(program, function, d, &data),
+            Node::Reduce(_) => {
+                let elements: usize = program.shape(function, d.tensor).iter().product();
+                elements > pairs && is_interaction(program, function, d, &data)
+            }
             _ => {
                 let mut reads_pair = false;
                 body.visit_reads(&mut |t, _| reads_pair |= out.pair[t.index()]);

@@ -6,7 +6,7 @@ use crate::loops::eval::BufferData;
 use crate::testing::{Make, arguments, attention, check_schedule, fill, rd};
 
 fn facts(lanes: usize) -> Facts {
-    Facts { lanes, units: 2, local_bytes: 49152, registers: 28, tensors: usize::MAX, lockstep: false }
+    Facts { lanes, units: 2, local_bytes: 49152, registers: 28, tensors: usize::MAX, lockstep: false, pairs: 0 }
 }
 
 /// Runs a graph on inputs by name and gives the results by name.
@@ -342,7 +342,7 @@ fn added(n: usize, o: usize, inputs: [usize; 3], turned: bool) -> (Program, usiz
     let y = m.def("y", &[i, j], body);
     m.result(y);
     let program = m.program();
-    let stored = storage::decide(&program, program.entry(), true).stored;
+    let stored = storage::decide(&program, program.entry(), true, 0).stored;
     (program, all.iter().filter(|t| stored[t.index()]).count())
 }
 
@@ -393,7 +393,7 @@ fn rectified(h: usize, c: usize) -> (Program, [TensorId; 3]) {
 fn what_is_read_often_is_stored_in_the_place_of_what_it_is_made_of() {
     for (h, c) in [(37, 24), (64, 48), (5, 3)] {
         let (program, [z, scaled, r]) = rectified(h, c);
-        let stored = storage::decide(&program, program.entry(), true).stored;
+        let stored = storage::decide(&program, program.entry(), true, 0).stored;
         assert_eq!([z, scaled, r].map(|t| stored[t.index()]), [false, false, true]);
         check_schedule(&program, &arguments(&program));
     }

@@ -345,13 +345,18 @@ pub fn register_tile(
     (best.1, best.2)
 }
 
-/// Unrolled steps of a register tile where items run in lockstep, `others` of them for each tile of so many steps: as many as leave items for all units.
+/// Unrolled steps of a register tile where items run in lockstep, `others` of them for each tile of so many steps: as many as leave items for all units, or
+/// nearly so if they fill vectors: what lies side by side is then read as vectors.
 fn lockstep_steps(facts: &Facts, others: usize, size: usize) -> usize {
     let computed = |n: usize| size.div_ceil(n) * n;
     let most = size.min(facts.registers / 2);
     let steps = (1..=most).rev().filter(|&n| computed(n) * 8 <= size * 9);
     let enough = |n: &usize| others * size.div_ceil(*n) >= facts.units;
+    let nearly = |n: &usize| n.is_multiple_of(facts.lanes) && others * size.div_ceil(*n) * 4 >= facts.units * 3;
     let few = most.min(4);
+    if let Some(vectors) = steps.clone().find(nearly) {
+        return vectors;
+    }
     steps.clone().find(enough).or_else(|| steps.into_iter().find(|&n| n <= few)).unwrap_or(few).max(1)
 }
 
@@ -566,7 +571,8 @@ mod tests {
     fn in_lockstep_there_are_items_for_all_units() {
         let facts = Facts { lanes: 4, units: 4096, registers: 16, lockstep: true, ..Facts::USUAL };
         assert_eq!(lockstep_steps(&facts, 96, 1568), 8);
-        assert_eq!(lockstep_steps(&facts, 16, 1568), 6);
+        assert_eq!(lockstep_steps(&facts, 16, 1568), 8);
+        assert_eq!(lockstep_steps(&facts, 12, 1568), 4);
         // Too few for that: what is loaded is still shared.
         assert_eq!(lockstep_steps(&facts, 1, 64), 4);
         assert_eq!(lockstep_steps(&facts, 1, 3), 3);

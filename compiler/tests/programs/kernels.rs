@@ -22,13 +22,14 @@ fn gradient(p: &Program) -> Program {
 }
 
 /// Runs the kernels for vectors of `lanes` and compares with the interpreter, with enough local memory and with little,
-/// which then has few tensors a kernel, too, and with items that run in lockstep, more and fewer units than there are items.
+/// which then has few tensors a kernel, too, and with items that run in lockstep, more and fewer units than there are items, and pairs that
+/// have memory or have none.
 pub fn kernels_agree(p: &Program, lanes: usize) {
     let processor = Facts { lanes, local_bytes: 16 << 10, ..Facts::USUAL };
     let graphics = Facts { local_bytes: 4 << 10, registers: 16, lockstep: true, ..processor };
     for facts in [
         Facts { local_bytes: 24 * lanes, tensors: 5, ..processor },
-        Facts { units: 1 << 15, ..graphics },
+        Facts { units: 1 << 15, pairs: 1 << 20, ..graphics },
         graphics,
         processor,
     ] {
@@ -112,7 +113,7 @@ proptest! {
         let mut p = gradient(&p);
         pipeline::run(&mut p, pipeline::AFTER, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
         for local_bytes in [40 << 10, 24 << lanes] {
-            variants_agree(&p, &Facts { lanes: 1 << lanes, units: 2, local_bytes, registers: 14, tensors: usize::MAX, lockstep: false });
+            variants_agree(&p, &Facts { lanes: 1 << lanes, units: 2, local_bytes, registers: 14, tensors: usize::MAX, lockstep: false, pairs: 0 });
         }
     }
 
