@@ -19,14 +19,14 @@ pub enum Position {
 impl Scope<'_> {
     /// The value of an index over kernel variables.
     pub fn position(&mut self, index: &Index) -> Position {
-        let mut scalar = self.int(index.offset);
+        let mut scalars: Vec<(ValueId, i64)> = Vec::new();
         let mut stride = 0;
         let mut varying: Option<ValueId> = None;
         for (atom, c) in &index.terms {
             match self.atom(atom) {
-                Position::Uniform(v) => scalar = self.add_scaled(scalar, v, *c),
+                Position::Uniform(v) => scalars.push((v, *c)),
                 Position::Strided(v, s) => {
-                    scalar = self.add_scaled(scalar, v, *c);
+                    scalars.push((v, *c));
                     stride += s * c;
                 }
                 Position::Varying(v) => {
@@ -39,6 +39,14 @@ impl Scope<'_> {
                 }
             }
         }
+        // What is known longest comes first and the constant last: the points of a tile have all but that in common.
+        scalars.sort_unstable();
+        let mut scalar = self.int(0);
+        for (v, c) in scalars {
+            scalar = self.add_scaled(scalar, v, c);
+        }
+        let offset = self.int(index.offset);
+        let scalar = self.int_op(BinaryOp::Add, scalar, offset);
         match (varying, stride) {
             (None, 0) => Position::Uniform(scalar),
             (None, s) => Position::Strided(scalar, s),
