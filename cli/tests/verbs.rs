@@ -227,6 +227,7 @@ fn stages_are_written_to_a_directory() {
     fails(&[&item[..], &["--target", "ir", "--kernel", "weight"]].concat());
     let err = fails(&[&item[..], &["--target", "loops", "--device", "interpreter"]].concat());
     assert!(err.contains("no kernels to emit"), "{err}");
+    fails(&[&item[..], &["--target", "ir", "--device", "interpreter"]].concat());
     let file = folder.path().join("file");
     fs::write(&file, "").expect("written");
     let err = fails(&[

@@ -338,18 +338,10 @@ fn huge_pairs_compile() {
         let gradient =
             Gradient { seeds: Seeds::Cotangents(vec!["y".to_owned()]), wrt: vec!["x".to_owned()], recomputed: 0 };
         let derived = derive(lowered.program, Some(&gradient), &mut |_, _| {}).expect("differentiable");
-        let large = too_large(&derived.program);
+        let large = too_large(&derived.program, &Facts::USUAL);
         assert_eq!(large.is_none(), stored, "{large:?}");
         if stored {
-            let facts = Facts {
-                lanes: 8,
-                units: 2,
-                local_bytes: 48 << 10,
-                registers: 28,
-                tensors: usize::MAX,
-                lockstep: false,
-                pairs: 0,
-            };
+            let facts = Facts { local_bytes: 48 << 10, ..Facts::USUAL };
             assert!(schedule(&derived.program, &facts).launches.len() > 1);
         } else {
             let text = large.expect("too large");

@@ -294,7 +294,7 @@ impl Source {
         };
         let derivation = derive(lowered.program.clone(), gradient.as_ref(), watch).map_err(Error::Setting)?;
         lap("rewrite and differentiate", &mut stages);
-        if let Some(what) = too_large(&derivation.program) {
+        if let Some(what) = too_large(&derivation.program, facts) {
             return Err(Error::Setting(what));
         }
         let graph = match request.choices.is_empty() {

@@ -1,6 +1,6 @@
 //! `foveate emit`: a stage of the pipeline as text.
 
-use crate::args::{Emit, Stage};
+use crate::args::{DeviceName, Emit, Stage};
 use crate::failure::Failure;
 use crate::output;
 use crate::source::{self, Item};
@@ -11,12 +11,13 @@ pub fn run(arguments: &Emit) -> Result<(), Failure> {
     if arguments.kernel.is_some() && arguments.stage != Stage::Loops {
         return Err(Failure::new("--kernel chooses among the kernels of `--target loops`"));
     }
+    if arguments.device != DeviceName::Cpu && arguments.stage != Stage::Loops {
+        return Err(Failure::new(
+            "--device chooses whose kernels `--target loops` writes: the index IR is the same for all",
+        ));
+    }
     let item = Item::load(&arguments.target, arguments.batch)?;
-    let facts = match arguments.stage {
-        // The same for all devices.
-        Stage::Ir => source::facts(),
-        Stage::Loops => source::facts_of(arguments.device, false, "emit")?,
-    };
+    let facts = source::facts_of(arguments.device, false, "emit")?;
     let mut files: Vec<(String, String)> = Vec::new();
     let mut last = String::new();
     let mut watch = |stage: &str, program: &foveate_compiler::ir::Program| {

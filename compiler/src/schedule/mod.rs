@@ -160,12 +160,12 @@ fn schedule_as(program: &Program, facts: &Facts, choices: Option<&Choices>) -> K
     graph.finish(parts)
 }
 
-/// A tensor that would have memory with more elements than a buffer may have, in words.
-pub fn too_large(program: &Program) -> Option<String> {
+/// A tensor that would have memory on a device with more elements than a buffer may have, in words.
+pub fn too_large(program: &Program, facts: &Facts) -> Option<String> {
     let mut program = own_results(program);
-    split::split_long_reductions(&mut program, false);
+    split::split_long_reductions(&mut program, facts.lockstep);
     for f in &program.functions {
-        let storage = storage::decide(&program, f, false, 0);
+        let storage = storage::decide(&program, f, false, facts.pairs);
         let args = f.args.iter().map(|a| a.tensor);
         let defined = f.body.iter().flat_map(Stmt::defines).filter(|t| storage.stored[t.index()]);
         for t in args.chain(defined) {

@@ -33,6 +33,8 @@ const VECTOR: usize = 8;
 /// Where items run in lockstep, a sum to fewer results than these leaves many of them idle (a register tile takes a dozen results), and is long from so many
 /// points on.
 const IDLE: [(usize, usize); 2] = [(1 << 14, 64), (1 << 20, 128)];
+/// Partial results that are stored for that at most.
+const IDLE_PARTIALS: usize = 1 << 24;
 
 /// Splits the long reductions of every function, for a device whose work items run in lockstep or not.
 pub fn split_long_reductions(program: &mut Program, lockstep: bool) {
@@ -163,9 +165,15 @@ fn spread(program: &Program, f: &mut Function, d: &Definition, lockstep: bool) -
     if taps && !shared && results >= CHAIN && !idle {
         return None;
     }
-    let moved = if points >= POINTS * results || idle {
-        let longer = |v: VarId| size(v).max(points / size(v));
-        candidates.min_by_key(|&v| (longer(v), size(v)))?
+    let longer = |v: VarId| size(v).max(points / size(v));
+    let shortest = |most: usize| {
+        let shorter = candidates.clone().filter(|&v| longer(v) < points && size(v) * results <= most);
+        shorter.min_by_key(|&v| (longer(v), size(v)))
+    };
+    let moved = if points >= POINTS * results {
+        shortest(usize::MAX)?
+    } else if idle && let Some(moved) = shortest(IDLE_PARTIALS) {
+        moved
     } else {
         if !shared {
             return None;

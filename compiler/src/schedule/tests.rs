@@ -147,6 +147,30 @@ fn long_sums_are_split() {
 }
 
 #[test]
+fn in_lockstep_a_weights_gradient_is_split_while_its_parts_are_small() {
+    let graphics =
+        Facts { units: 1 << 15, registers: 16, local_bytes: 4096, lockstep: true, pairs: 1 << 25, ..facts(4) };
+    // Batch, tokens, inputs and outputs; launches.
+    for (b, n, c, o, launches) in [(3, 67, 12, 20, 2), (1, 197, 12, 20, 1), (64, 196, 512, 1536, 1)] {
+        let mut m = Make::new();
+        let (x, g) = (m.input("x", &[b, n, c]), m.input("g", &[b, n, o]));
+        let (j, i, s, t) = (m.var(o), m.var(c), m.var(b), m.var(n));
+        let product = Expr::mul(rd(g, &[s, t, j]), rd(x, &[s, t, i]));
+        let y = m.def("y", &[j, i], Expr::sum(vec![s, t], Pred::True, product));
+        m.result(y);
+        let graph = schedule(&m.program(), &graphics);
+        assert_eq!(graph.launches.len(), launches, "{b} x {n}");
+        if o > 100 {
+            continue;
+        }
+        let (xs, gs) = (fill(b * n * c, 1), fill(b * n * o, 2));
+        let out = execute(&graph, &[("x", xs.clone()), ("g", gs.clone())]);
+        let dot = |p: usize| (0..b * n).map(|r| gs[r * o + p / c] * xs[r * c + p % c]).sum::<f32>();
+        close(&out["y"], &(0..o * c).map(dot).collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn programs_verify_and_print() {
     let mut m = Make::new();
     let (y, _) = attention(&mut m, 1, (2, 3), 1, 2);
