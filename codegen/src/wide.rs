@@ -7,7 +7,7 @@
 
 use foveate_compiler::ir::Elem;
 use foveate_compiler::loops::multiples::Multiples;
-use foveate_compiler::loops::{Block, Kernel, Op, Stmt, Type, ValueId};
+use foveate_compiler::loops::{Block, Buffer, Kernel, Op, Stmt, Type, ValueId};
 use std::collections::HashMap;
 
 /// Lanes of such a vector: what a shading language has at most.
@@ -20,29 +20,23 @@ pub fn buffers(kernel: &Kernel) -> Vec<bool> {
     let accesses = vec![Accesses::default(); kernel.buffers.len()];
     let mut found = Found { kernel, multiples: Multiples::default(), constants: HashMap::new(), accesses, times: 1.0 };
     found.block(&kernel.body);
-    let wide = |(buffer, a): (&foveate_compiler::loops::Buffer, Accesses)| {
+    let wide = |(buffer, a): (&Buffer, Accesses)| {
         let float = !matches!(buffer.elem, Elem::I32 | Elem::U32 | Elem::Bool);
         let whole = a.single == 0.0 || buffer.len.is_multiple_of(usize::from(LANES));
-        float && whole && a.possible && a.vectors > a.single
+        float && whole && !a.others && a.vectors > a.single
     };
     kernel.buffers.iter().zip(found.accesses).map(wide).collect()
 }
 
 /// What a work item does with a buffer.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Accesses {
-    /// Whether nothing else happens to it.
-    possible: bool,
+    /// Whether anything else happens to it.
+    others: bool,
     /// How many whole vectors are read or written.
     vectors: f64,
     /// How many elements are read one by one.
     single: f64,
-}
-
-impl Default for Accesses {
-    fn default() -> Accesses {
-        Accesses { possible: true, vectors: 0.0, single: 0.0 }
-    }
 }
 
 struct Found<'a> {
@@ -81,10 +75,10 @@ impl Found<'_> {
             Stmt::Store { buffer, index, value } => {
                 let is_vector = self.is_vector(*index, self.kernel.values[value.0 as usize]);
                 let accesses = &mut self.accesses[buffer.0 as usize];
-                accesses.possible &= is_vector;
+                accesses.others |= !is_vector;
                 accesses.vectors += self.times;
             }
-            Stmt::Scatter { buffer, .. } => self.accesses[buffer.0 as usize].possible = false,
+            Stmt::Scatter { buffer, .. } => self.accesses[buffer.0 as usize].others = true,
             Stmt::For { lo, hi, body, .. } => {
                 let trips = match (self.constants.get(lo), self.constants.get(hi)) {
                     (Some(lo), Some(hi)) => (hi - lo).max(0.0),
@@ -114,7 +108,7 @@ impl Found<'_> {
         match ty.lanes {
             1 => accesses.single += self.times,
             _ => {
-                accesses.possible &= is_vector;
+                accesses.others |= !is_vector;
                 accesses.vectors += self.times;
             }
         }
@@ -125,7 +119,7 @@ impl Found<'_> {
 mod tests {
     use super::*;
     use foveate_compiler::ir::BinaryOp;
-    use foveate_compiler::loops::{Buffer, BufferId};
+    use foveate_compiler::loops::BufferId;
 
     /// A kernel that copies vectors of four at `step` times its item, and with `scalar` reads an element of the first buffer by itself, too.
     fn copies(step: f64, scalar: bool) -> Kernel {

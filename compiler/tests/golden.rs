@@ -115,10 +115,7 @@ fn check(spec: &str, item: &str, name: &str, settings: &str) {
 
     // With little local memory, rows are gone through strip by strip.
     for (lanes, local_bytes) in [(16, 49152), (4, 49152), (8, 6000)] {
-        let graph = schedule(
-            &derived,
-            &Facts { lanes, units: 2, local_bytes, registers: 28, tensors: usize::MAX, lockstep: false, pairs: 0 },
-        );
+        let graph = schedule(&derived, &Facts { lanes, local_bytes, ..Facts::USUAL });
         let args = arguments(&derived, &golden);
         let entry = derived.entry();
         let arg = |role: &ArgRole| {

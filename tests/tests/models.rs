@@ -82,15 +82,7 @@ fn every_size_takes_them() {
 #[test]
 fn a_step_at_full_size_is_planned_in_little_memory() {
     const BATCH: usize = 8;
-    let facts = Facts {
-        lanes: 16,
-        units: 2,
-        local_bytes: 64 << 10,
-        registers: 28,
-        tensors: usize::MAX,
-        lockstep: false,
-        pairs: 0,
-    };
+    let facts = Facts { lanes: 16, ..Facts::USUAL };
     for (spec, item) in [
         ("sp_vit.fov", "SpVitSLoss"),
         ("vvt.fov", "VvtTinyLoss"),

@@ -283,18 +283,7 @@ mod tests {
             m.result(s);
             let program = m.program();
             check_schedule(&program, &arguments(&program));
-            let graph = schedule(
-                &program,
-                &Facts {
-                    lanes: 16,
-                    units: 2,
-                    local_bytes: 49152,
-                    registers: 28,
-                    tensors: usize::MAX,
-                    lockstep: false,
-                    pairs: 0,
-                },
-            );
+            let graph = schedule(&program, &Facts { lanes: 16, local_bytes: 49152, ..Facts::USUAL });
             assert!((graph.kernels[0].items as usize) < n * k, "{}", graph.kernels[0]);
         }
     }

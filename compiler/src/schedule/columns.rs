@@ -344,15 +344,7 @@ mod tests {
 
     /// Checks a program's schedule, and whether its sums wait in local arrays.
     fn holds(program: &Program, expected: bool) {
-        let facts = Facts {
-            lanes: 16,
-            units: 2,
-            local_bytes: 48 << 10,
-            registers: 29,
-            tensors: usize::MAX,
-            lockstep: false,
-            pairs: 0,
-        };
+        let facts = Facts { lanes: 16, local_bytes: 48 << 10, registers: 29, ..Facts::USUAL };
         let graph = schedule(program, &facts);
         let held = graph.kernels.iter().any(|k| k.locals.iter().any(|l| l.name == "sums"));
         assert_eq!(held, expected, "{}", graph.kernels.iter().map(|k| k.to_string()).collect::<String>());
@@ -394,15 +386,7 @@ mod tests {
         let [i, j, k] = [o, c, n].map(|size| m.var(size));
         let y = m.def("y", &[i, j], Expr::sum(vec![k], Pred::True, Expr::mul(rd(x, &[k, j]), rd(z, &[k, i]))));
         m.result(y);
-        let facts = Facts {
-            lanes: 16,
-            units: 2,
-            local_bytes: 48 << 10,
-            registers: 29,
-            tensors: usize::MAX,
-            lockstep: false,
-            pairs: 0,
-        };
+        let facts = Facts { lanes: 16, local_bytes: 48 << 10, registers: 29, ..Facts::USUAL };
         let graph = schedule(&m.program(), &facts);
         assert!(graph.kernels.iter().all(|k| !k.name.ends_with(".parts")));
     }

@@ -156,18 +156,7 @@ mod tests {
 
     fn scheduled(program: &crate::ir::Program) -> KernelGraph {
         check_schedule(program, &arguments(program));
-        schedule(
-            program,
-            &Facts {
-                lanes: 16,
-                units: 2,
-                local_bytes: 49152,
-                registers: 28,
-                tensors: usize::MAX,
-                lockstep: false,
-                pairs: 0,
-            },
-        )
+        schedule(program, &Facts { lanes: 16, local_bytes: 49152, ..Facts::USUAL })
     }
 
     /// A moment and what it updates.

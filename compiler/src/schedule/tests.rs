@@ -6,7 +6,7 @@ use crate::loops::eval::BufferData;
 use crate::testing::{Make, arguments, attention, check_schedule, fill, rd};
 
 fn facts(lanes: usize) -> Facts {
-    Facts { lanes, units: 2, local_bytes: 49152, registers: 28, tensors: usize::MAX, lockstep: false, pairs: 0 }
+    Facts { lanes, local_bytes: 49152, ..Facts::USUAL }
 }
 
 /// Runs a graph on inputs by name and gives the results by name.

@@ -110,15 +110,7 @@ mod tests {
     use crate::schedule::schedule as kernels;
     use crate::testing::{Make, arguments, check_schedule, rd};
 
-    const FACTS: Facts = Facts {
-        lanes: 16,
-        units: 2,
-        local_bytes: 48 << 10,
-        registers: 29,
-        tensors: usize::MAX,
-        lockstep: false,
-        pairs: 0,
-    };
+    const FACTS: Facts = Facts { lanes: 16, local_bytes: 48 << 10, registers: 29, ..Facts::USUAL };
 
     #[test]
     fn rows_become_columns_in_squares() {

@@ -147,8 +147,7 @@ mod tests {
 
     #[test]
     fn the_least_device_stays_one() {
-        let least =
-            Facts { lanes: 1, units: 1, local_bytes: 0, registers: 1, tensors: usize::MAX, lockstep: false, pairs: 0 };
+        let least = Facts { lanes: 1, units: 1, local_bytes: 0, registers: 1, ..Facts::USUAL };
         for variant in Variant::OTHERS {
             let facts = variant.facts(&least);
             assert!(facts.lanes >= 1 && facts.units >= 1 && facts.registers >= 1, "{variant:?}");

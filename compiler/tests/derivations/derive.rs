@@ -14,8 +14,7 @@ use foveate_dsl::{SourceMap, render::render};
 use std::path::Path;
 
 /// The device that schedules are made for.
-pub const FACTS: Facts =
-    Facts { lanes: 8, units: 2, local_bytes: 48 << 10, registers: 28, tensors: usize::MAX, lockstep: false, pairs: 0 };
+pub const FACTS: Facts = Facts { local_bytes: 48 << 10, ..Facts::USUAL };
 
 /// An item of a spec, with settings written `NAME=VALUE` with spaces between them.
 #[derive(Clone, Debug)]

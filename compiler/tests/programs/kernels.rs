@@ -113,7 +113,7 @@ proptest! {
         let mut p = gradient(&p);
         pipeline::run(&mut p, pipeline::AFTER, pipeline::Options::default(), &mut |_, _| {}).expect("verifies");
         for local_bytes in [40 << 10, 24 << lanes] {
-            variants_agree(&p, &Facts { lanes: 1 << lanes, units: 2, local_bytes, registers: 14, tensors: usize::MAX, lockstep: false, pairs: 0 });
+            variants_agree(&p, &Facts { lanes: 1 << lanes, local_bytes, registers: 14, ..Facts::USUAL });
         }
     }
 

@@ -7,7 +7,7 @@ use crate::testing::{Make, arguments, check_schedule, rd};
 
 /// Panels of little memory, so that small sums come in chunks too.
 fn facts() -> Facts {
-    Facts { lanes: 16, units: 2, local_bytes: 32 << 10, registers: 29, tensors: usize::MAX, lockstep: false, pairs: 0 }
+    Facts { lanes: 16, local_bytes: 32 << 10, registers: 29, ..Facts::USUAL }
 }
 
 /// Checks the program's schedule on several devices, and that its kernels hold what they read in local arrays, so many of them.
