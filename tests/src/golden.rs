@@ -45,11 +45,6 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The case of a name; panics if there is none.
-pub fn named(name: &str) -> Case {
-    *CASES.iter().find(|c| c.name == name).unwrap_or_else(|| panic!("no golden case `{name}`"))
-}
-
 impl Case {
     /// The file of golden tensors.
     pub fn file(&self) -> PathBuf {
