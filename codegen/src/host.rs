@@ -2,7 +2,7 @@
 //!
 //! CubeCL's own CPU runtime compiles one kernel at a time on its device thread, promises the alignment of a whole vector to every
 //! vector access, and splits work items evenly beforehand. Here kernels are compiled on several threads in the background, vectors
-//! are loaded from any element, and threads take the next chunk of items when they are done with one.
+//! are loaded from any element, and each thread begins with the same part of the items in every kernel, then helps the others.
 
 use crate::kernel::{HostKernels, KernelKey};
 use crate::pool::Pool;

@@ -1,9 +1,11 @@
 //! Which stored definitions share a kernel.
 //!
-//! Three kinds of group pay: readers of the same pair tensors at the same rows (they share its recomputation), light definitions
-//! over the same rows, each reading the ones before it, and definitions of elements side by side (both share the pass over memory).
+//! Four kinds of group pay: readers of the same pair tensors at the same rows (they share its recomputation), light definitions
+//! over the same rows, each reading the ones before it, definitions of elements side by side, and sums down the same columns (these three share the pass over
+//! memory).
 //! Everything else is a kernel of its own.
 
+use super::columns::{self, Columns};
 use super::expand::View;
 use super::passes::{self, Element, Pass};
 use super::rows::Member;
@@ -22,8 +24,19 @@ pub enum Unit {
     Row(Member, usize),
     /// The statements of these numbers, which define elements side by side, and whether what they define is a result or read by anything else.
     Pass(Vec<(usize, bool)>),
+    /// The statements of these numbers, which are sums down the same columns.
+    Columns(Vec<usize>),
     /// The statement of that number.
     Single(usize),
+}
+
+/// Sums down columns that may be one kernel.
+struct Sums {
+    statements: Vec<usize>,
+    unit: usize,
+    columns: Columns,
+    /// What the kernel reads and writes.
+    tensors: BTreeSet<TensorId>,
 }
 
 struct Candidate {
@@ -47,16 +60,28 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
     let mut unit_of: Vec<Option<usize>> = vec![None; body.len()];
     let mut groups: Vec<Candidate> = Vec::new();
     let mut passes: Vec<Pass> = Vec::new();
+    let mut sums: Vec<Sums> = Vec::new();
     let needs = direct_needs(view, &body);
     for (n, stmt) in body.iter().enumerate() {
         if stmt.defines().iter().all(|&t| view.is_virtual(t)) {
             continue;
         }
-        let joined = match stmt {
-            Stmt::Define(d) if is_plain(d) && !view.is_of_parts(d.tensor) => {
-                let order = Order { units: &units, unit_of: &unit_of, needs: &needs };
+        let plain = match stmt {
+            Stmt::Define(d) if is_plain(d) && !view.is_of_parts(d.tensor) => Some(d),
+            _ => None,
+        };
+        let order = Order { units: &units, unit_of: &unit_of, needs: &needs };
+        let down = plain.and_then(|d| columns::whole_sum(view, facts, d).map(|found| (d, found)));
+        let joined = match (&down, plain) {
+            (Some((d, found)), _) if let Some(unit) = join_sums(view, facts, (d, n), found, &mut sums, &order) => {
+                // With several sums it is one of columns, and takes nothing else.
+                groups.retain(|g| g.unit != unit);
+                Some(unit)
+            }
+            (_, Some(d)) => {
                 let joined = try_join(view, facts, d, n, &mut groups, &order);
-                joined.or_else(|| join_pass(&passes::element(view, d)?, n, facts.tensors, &mut passes, &order))
+                let element = if joined.is_none() { passes::element(view, d) } else { None };
+                joined.or_else(|| join_pass(&element?, n, facts.tensors, &mut passes, &order))
             }
             _ => None,
         };
@@ -66,11 +91,12 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
         });
         units[unit].push(n);
         unit_of[n] = Some(unit);
-        if joined.is_none()
-            && let Stmt::Define(d) = stmt
-            && is_plain(d)
-            && !view.is_of_parts(d.tensor)
-        {
+        if let (None, Some(d)) = (joined, plain) {
+            if let Some((_, (columns, _))) = down {
+                let reads = deep_reads(view, &d.clauses[0]);
+                let tensors = tensors(view, d.tensor, &reads);
+                sums.push(Sums { statements: vec![n], unit, columns, tensors });
+            }
             if let Some(c) = candidate(view, facts, d, n, unit) {
                 groups.push(c);
             } else if let Some(element) = passes::element(view, d) {
@@ -83,6 +109,9 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
         .map(|statements| match groups.iter().find(|g| g.statements == statements) {
             Some(g) if g.members.len() > 1 || (g.pairs && !is_all_rows(&g.members[0])) => Unit::Rows(g.members.clone()),
             Some(g) => Unit::Row(g.members[0].clone(), statements[0]),
+            None if statements.len() > 1 && sums.iter().any(|s| s.statements == statements) => {
+                Unit::Columns(statements)
+            }
             None if statements.len() > 1 => {
                 let results = &view.function.results;
                 let is_result = |n: usize| results.iter().any(|r| body[n].defines().contains(&r.tensor));
@@ -347,6 +376,31 @@ fn lie_apart(view: &View<'_>, facts: &Facts, tensor: TensorId, at: &[Index], row
     let within_row = |i: &Index| i.as_const().is_none() && !of_row(i);
     let elements: usize = view.shape(tensor).iter().product();
     !view.is_virtual(tensor) && of_row(last) && others.iter().any(within_row) && elements > facts.local_bytes
+}
+
+/// The last sums that go down the same columns as a definition, and take it.
+fn join_sums(
+    view: &mut View<'_>,
+    facts: &Facts,
+    (d, n): (&Definition, usize),
+    (columns, clause): &(Columns, Clause),
+    sums: &mut [Sums],
+    order: &Order<'_>,
+) -> Option<usize> {
+    let reads = deep_reads(view, &d.clauses[0]);
+    let tensors = tensors(view, d.tensor, &reads);
+    for s in sums.iter_mut().rev() {
+        let alone = order.units[s.unit] == s.statements && independent(s.unit, &s.statements, n, order);
+        if !alone || s.tensors.union(&tensors).count() > facts.tensors {
+            continue;
+        }
+        let Some((together, _)) = s.columns.with(view, facts, columns, clause) else { continue };
+        s.columns = together;
+        s.tensors.extend(tensors);
+        s.statements.push(n);
+        return Some(s.unit);
+    }
+    None
 }
 
 /// The last pass that takes a definition of elements, and takes it.

@@ -2,6 +2,7 @@
 //!
 //! A read that all lanes share is a broadcast, neighbouring elements are one load, anything else is a load a lane, unless a copy of the tensor with its dimensions permuted makes it one.
 
+use super::cost::expr_cost;
 use super::expand::View;
 use super::{Facts, join};
 use crate::ir::index::Sizes;
@@ -39,6 +40,14 @@ pub struct Work {
     pub points: f64,
     /// The cost of all.
     pub cost: f64,
+}
+
+impl Work {
+    /// That of a clause with this body.
+    pub fn of(view: &View<'_>, clause: &Clause, body: &Expr) -> Work {
+        let points = clause.vars.iter().map(|&v| view.size_of(v) as f64).product();
+        Work { points, cost: expr_cost(&view.axes, &view.function, body) * points }
+    }
 }
 
 impl Load {

@@ -5,6 +5,7 @@ mod assume;
 mod blocks;
 mod columns;
 mod components;
+mod copies;
 mod cost;
 mod decisions;
 mod emit;
@@ -151,7 +152,7 @@ pub fn schedule_chosen(program: &Program, facts: &Facts, choices: &Choices) -> K
 fn schedule_as(program: &Program, facts: &Facts, choices: Option<&Choices>) -> KernelGraph {
     let mut program = own_results(program);
     phases::split_phases(&mut program);
-    split::split_long_reductions(&mut program, facts.lockstep);
+    split::split_long_reductions(&mut program, facts);
     let program = &program;
     let mut graph = graph::Builder::new(program);
     let parts: Vec<FunctionPlan> =
@@ -163,7 +164,7 @@ fn schedule_as(program: &Program, facts: &Facts, choices: Option<&Choices>) -> K
 /// A tensor that would have memory on a device with more elements than a buffer may have, in words.
 pub fn too_large(program: &Program, facts: &Facts) -> Option<String> {
     let mut program = own_results(program);
-    split::split_long_reductions(&mut program, facts.lockstep);
+    split::split_long_reductions(&mut program, facts);
     for f in &program.functions {
         let storage = storage::decide(&program, f, false, facts.pairs);
         let args = f.args.iter().map(|a| a.tensor);
@@ -295,6 +296,19 @@ impl Planner<'_> {
                     None => self.tiles(function, n),
                 }
             }
+            groups::Unit::Columns(numbers) => {
+                let definition = |&n: &usize| match &function.body[n] {
+                    Stmt::Define(d) => Some(d),
+                    _ => None,
+                };
+                let defined: Vec<&Definition> = numbers.iter().filter_map(definition).collect();
+                for d in &defined {
+                    let clauses = [(d.tensor, d.clauses[0].clone())];
+                    self.decisions.extend(decisions::of_kernel(&mut self.view, &clauses, How::Elements));
+                }
+                let names: Vec<String> = defined.iter().map(|d| self.view.name(d.tensor)).collect();
+                columns::schedule_together(self, &defined, &names.join(", "));
+            }
             groups::Unit::Pass(numbers) => {
                 let definition = |&(n, stored): &(usize, bool)| match &function.body[n] {
                     Stmt::Define(d) => Some((d, stored)),
@@ -318,17 +332,12 @@ impl Planner<'_> {
         }
     }
 
-    /// Number of points of some variables.
-    fn view_points(&self, vars: &[VarId]) -> usize {
-        vars.iter().map(|&v| self.view.axes[self.view.function.var(v).axis.index()].size).product()
-    }
-
     /// A copy of a stored tensor with one dimension moved to the end.
     fn permuted(&mut self, tensor: TensorId, dim: usize, site: &str) -> TensorId {
         if let Some(&t) = self.copies.get(&(tensor, dim)) {
             return t;
         }
-        let d = tile::permutation(&mut self.view, tensor, dim);
+        let d = copies::permutation(&mut self.view, tensor, dim);
         self.copies.insert((tensor, dim), d.tensor);
         tile::schedule(self, d.tensor, &d.clauses[0], site);
         d.tensor

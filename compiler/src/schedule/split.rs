@@ -8,11 +8,14 @@
 //! along. If one of the summed indices is free of that, it becomes one of the partial results.
 //!
 //! A long sum to some results (a bias's gradient, the statistics of a channel) has vectors, but few work items, and chains of additions so long
-//! that rounding shows. One of the summed indices becomes an index of the partial results.
+//! that rounding shows. One of the summed indices becomes an index of the partial results. If another sum goes along the rows of what it reads anyway
+//! ([`columns`](super::columns)), it goes with that one instead.
 
+use super::{Facts, columns};
 use crate::ir::index::Index;
 use crate::ir::{
-    Clause, Definition, Expr, Function, Keep, Monoid, Node, Pred, Program, Reduction, Stmt, VarId, VarSizes, atom,
+    Clause, Definition, Expr, Function, Keep, Monoid, Node, Pred, Program, Reduction, Stmt, TensorId, VarId, VarSizes,
+    atom,
 };
 
 /// Number of partial results.
@@ -36,23 +39,23 @@ const IDLE: [(usize, usize); 2] = [(1 << 14, 64), (1 << 20, 128)];
 /// Partial results that are stored for that at most.
 const IDLE_PARTIALS: usize = 1 << 24;
 
-/// Splits the long reductions of every function, for a device whose work items run in lockstep or not.
-pub fn split_long_reductions(program: &mut Program, lockstep: bool) {
+/// Splits the long reductions of every function.
+pub fn split_long_reductions(program: &mut Program, facts: &Facts) {
     for n in 0..program.functions.len() {
         let mut f = program.functions[n].clone();
         let body = std::mem::take(&mut f.body);
-        for stmt in body {
+        for stmt in &body {
             match stmt {
-                Stmt::Define(d) => {
-                    let steps = split(program, &mut f, &d)
-                        .or_else(|| set_free(program, &mut f, &d))
-                        .or_else(|| spread(program, &mut f, &d, lockstep));
+                Stmt::Define(d) if !goes_along(program, &f, facts, d, &body) => {
+                    let steps = split(program, &mut f, d)
+                        .or_else(|| set_free(program, &mut f, d))
+                        .or_else(|| spread(program, &mut f, d, facts.lockstep));
                     match steps {
                         Some((partial, rest)) => f.body.extend([Stmt::Define(partial), Stmt::Define(rest)]),
-                        None => f.body.push(Stmt::Define(d)),
+                        None => f.body.push(stmt.clone()),
                     }
                 }
-                other => f.body.push(other),
+                _ => f.body.push(stmt.clone()),
             }
         }
         program.functions[n] = f;
@@ -131,11 +134,62 @@ fn set_free(program: &Program, f: &mut Function, d: &Definition) -> Option<(Defi
     Some(move_to_result(f, d, moved, at))
 }
 
+/// Whether a sum to a row of results reads what another one reads, which stays whole to go along rows of memory, at the same points: it goes along.
+fn goes_along(program: &Program, f: &Function, facts: &Facts, d: &Definition, body: &[Stmt]) -> bool {
+    let Some((clause, r)) = whole_sum(d) else { return false };
+    let size = |v: VarId| program.axes[f.var(v).axis.index()].size;
+    let points: usize = r.vars.iter().map(|&v| size(v)).product();
+    let [lane] = clause.vars[..] else { return false };
+    if !columns::pays(facts, points, size(lane)) {
+        return false;
+    }
+    body.iter().any(|stmt| {
+        let Stmt::Define(other) = stmt else { return false };
+        let Some((own, s)) = whole_sum(other) else { return false };
+        let same = |v: VarId, w: VarId| match r.vars.iter().position(|&x| x == v) {
+            Some(n) => s.vars.get(n) == Some(&w),
+            None => v == lane && own.vars.contains(&w),
+        };
+        let common = reads(&r.body).iter().any(|(t, at)| {
+            let own = reads(&s.body);
+            let same_place = |from: &[Index]| {
+                let all = at.iter().zip(from).all(|(a, b)| a.as_var().zip(b.as_var()).is_some_and(|(a, b)| same(a, b)));
+                all && at.last().and_then(Index::as_var) == Some(lane)
+            };
+            own.iter().any(|(u, from)| t == u && same_place(from))
+        });
+        let results: usize = own.vars.iter().map(|&v| size(v)).product();
+        let alike = s.vars.len() == r.vars.len() && s.vars.iter().zip(&r.vars).all(|(&a, &b)| size(a) == size(b));
+        alike && common && results > size(lane) && moved(program, f, other, facts.lockstep).is_none()
+    })
+}
+
+/// The clause and the sum of a definition that is nothing else, without conditions.
+fn whole_sum(d: &Definition) -> Option<(&Clause, &Reduction)> {
+    let [clause] = d.clauses.as_slice() else { return None };
+    match &*clause.body.node {
+        Node::Reduce(r) if r.op == Monoid::Sum && r.guard == Pred::True => Some((clause, r)),
+        _ => None,
+    }
+}
+
+fn reads(e: &Expr) -> Vec<(TensorId, Vec<Index>)> {
+    let mut all = Vec::new();
+    e.visit_reads(&mut |t, at| all.push((t, at.to_vec())));
+    all
+}
+
 /// Moves one of the summed variables of a long sum to the result, in front: the one that leaves the shortest chains in both steps. Where there are
 /// too many results for that, each made of what it shares with others, the one with most values for which what is stored in between stays small
 /// beside what is read: the parts of a large sum are more work items, each of which can take longer pieces of memory.
 /// In lockstep, sums to few results are shortened so, too: there are to be items for all units.
 fn spread(program: &Program, f: &mut Function, d: &Definition, lockstep: bool) -> Option<(Definition, Definition)> {
+    let moved = moved(program, f, d, lockstep)?;
+    Some(move_to_result(f, d, moved, 0))
+}
+
+/// The variable that [`spread`] moves, if it moves one.
+fn moved(program: &Program, f: &Function, d: &Definition, lockstep: bool) -> Option<VarId> {
     let [clause] = d.clauses.as_slice() else { return None };
     let Node::Reduce(r) = &*clause.body.node else { return None };
     if r.op != Monoid::Sum || r.vars.len() < 2 {
@@ -170,17 +224,16 @@ fn spread(program: &Program, f: &mut Function, d: &Definition, lockstep: bool) -
         let shorter = candidates.clone().filter(|&v| longer(v) < points && size(v) * results <= most);
         shorter.min_by_key(|&v| (longer(v), size(v)))
     };
-    let moved = if points >= POINTS * results {
-        shortest(usize::MAX)?
-    } else if idle && let Some(moved) = shortest(IDLE_PARTIALS) {
-        moved
-    } else {
-        if !shared {
-            return None;
-        }
-        candidates.filter(|&v| size(v) * results * SHARE <= read).max_by_key(|&v| size(v))?
-    };
-    Some(move_to_result(f, d, moved, 0))
+    if points >= POINTS * results {
+        return shortest(usize::MAX);
+    }
+    if idle && let Some(moved) = shortest(IDLE_PARTIALS) {
+        return Some(moved);
+    }
+    if !shared {
+        return None;
+    }
+    candidates.filter(|&v| size(v) * results * SHARE <= read).max_by_key(|&v| size(v))
 }
 
 /// A sum in two steps: over all variables but one, for each value of that one (which becomes index number `at` of the partial results), then over it.

@@ -8,18 +8,16 @@
 //! Sizes that are no multiple of a tile are covered by tiles that overlap: what is computed twice is stored twice with the same bits.
 
 use super::along::has_reduce;
+use super::copies::{by_way_of_copy, copies, put_apart, relayout};
 use super::cost::{expr_cost, value_cost};
 use super::emit::Scope;
 use super::expand::View;
-use super::loads::{
-    Load, Work, cheapest_group, choose_lane, copied_cost, is_away, is_cheap_to_copy, lane_cost, loads, pow2,
-    taken_apart,
-};
+use super::loads::{Load, Work, cheapest_group, choose_lane, is_away, loads, pow2, taken_apart};
 use super::passes::Member;
 use super::rows;
 use super::{Facts, Planner, along, columns, join, panel, turn};
 use crate::ir::index::Sizes;
-use crate::ir::{Clause, Definition, Expr, Index, Keep, Node, TensorId, VarId};
+use crate::ir::{Clause, Expr, Index, TensorId, VarId};
 use crate::loops::{Kernel, ValueId};
 use std::collections::HashMap;
 
@@ -57,8 +55,7 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
         return planner.launch(kernel, tensors, site);
     }
     let reads = loads(&planner.view, &body);
-    let points = planner.view_points(&clause.vars) as f64;
-    let work = Work { points, cost: expr_cost_of(&planner.view, &body) * points };
+    let work = Work::of(&planner.view, clause, &body);
     let lane = choose_lane(&planner.view, &facts, tensor, clause, &reads, work);
     if let Some(v) = lane
         && taken_apart(&planner.view, &reads, v, work)
@@ -108,8 +105,7 @@ pub fn schedule_together(planner: &mut Planner<'_>, mut members: Vec<Member>, si
     for m in &mut members {
         let body = without_single(&planner.view, &m.clause.body);
         let reads = loads(&planner.view, &body);
-        let points = planner.view_points(&m.clause.vars) as f64;
-        let work = Work { points, cost: expr_cost_of(&planner.view, &body) * points };
+        let work = Work::of(&planner.view, &m.clause, &body);
         m.clause.body = match lane {
             Some(v) => {
                 let copies = copies(&planner.view, v, &reads, work);
@@ -126,107 +122,8 @@ pub fn schedule_together(planner: &mut Planner<'_>, mut members: Vec<Member>, si
 }
 
 /// What can only be 0 is no part of an index: `64 g + o` with one group is `o`.
-fn without_single(view: &View<'_>, e: &Expr) -> Expr {
+pub fn without_single(view: &View<'_>, e: &Expr) -> Expr {
     e.subst_vars(&|v| (view.size_of(v) == 1).then(Index::default), view)
-}
-
-fn expr_cost_of(view: &View<'_>, body: &Expr) -> f64 {
-    expr_cost(&view.axes, &view.function, body)
-}
-
-/// The dimension of a large result that the lanes run along, if it is not the last one and a copy is cheap beside a sum: every lane would be stored in
-/// another line of memory, and every line be fetched and stored for each of its elements.
-fn put_apart(
-    view: &View<'_>,
-    tensor: TensorId,
-    clause: &Clause,
-    lane: VarId,
-    loads: &[Load],
-    work: Work,
-) -> Option<usize> {
-    let far = is_away(view, tensor);
-    let sum = loads.iter().any(|l| l.weight >= 8.0);
-    let apart = view.address(tensor, &clause.at).coefficient(lane) > 1;
-    let once = clause.at.iter().filter(|i| i.uses(lane)).count() == 1;
-    if !(far && sum && apart && once && is_cheap_to_copy(work.points, work)) {
-        return None;
-    }
-    clause.at.iter().position(|i| i.as_var() == Some(lane))
-}
-
-/// The kernels of a clause that defines a tensor with a dimension moved to the end, and copies it.
-fn by_way_of_copy(
-    planner: &mut Planner<'_>,
-    (tensor, clause): (TensorId, &Clause),
-    body: &Expr,
-    dim: usize,
-    site: &str,
-) {
-    fn moved<T>(mut all: Vec<T>, dim: usize) -> Vec<T> {
-        let last = all.remove(dim);
-        all.push(last);
-        all
-    }
-    let of = planner.view.function.tensor(tensor).clone();
-    let name = format!("{}.permuted", of.name);
-    let copy = planner.view.function.new_tensor(name, of.elem, moved(of.dims.clone(), dim), of.span);
-    let at = moved(clause.at.clone(), dim);
-    let first = Clause { vars: clause.vars.clone(), at: at.clone(), body: body.clone() };
-    let second = Clause { body: Expr::read(of.elem, copy, at), ..clause.clone() };
-    schedule(planner, copy, &first, site);
-    schedule(planner, tensor, &second, site);
-}
-
-/// The tensors that the lanes take apart of which a copy with a dimension moved to the end pays, with that dimension.
-fn copies(view: &View<'_>, lane: VarId, loads: &[Load], work: Work) -> Vec<(TensorId, usize)> {
-    let mut chosen: Vec<(TensorId, usize)> = Vec::new();
-    for l in loads {
-        let (_, copyable) = lane_cost(l, lane);
-        if !copyable || copied_cost(view, l, work).is_none() {
-            continue;
-        }
-        let dim = l.at.iter().position(|i| i.as_var() == Some(lane)).expect("a copyable read has the variable bare");
-        if !chosen.contains(&(l.tensor, dim)) {
-            chosen.push((l.tensor, dim));
-        }
-    }
-    chosen
-}
-
-/// Replaces reads that the lanes take apart by reads of permuted copies.
-fn relayout(planner: &mut Planner<'_>, body: &Expr, lane: VarId, chosen: Vec<(TensorId, usize)>, site: &str) -> Expr {
-    let mut copies = HashMap::new();
-    for (tensor, dim) in chosen {
-        copies.insert((tensor, dim), planner.permuted(tensor, dim, site));
-    }
-    if copies.is_empty() {
-        return body.clone();
-    }
-    body.map_reads(&mut |e, tensor, at| {
-        let dim = at.iter().position(|i| i.as_var() == Some(lane))?;
-        let copy = *copies.get(&(tensor, dim))?;
-        let mut at = at.to_vec();
-        let last = at.remove(dim);
-        at.push(last);
-        let Node::Read { bounds, .. } = &*e.node else { return None };
-        Some(Expr::new(e.elem, Node::Read { tensor: copy, at, bounds: *bounds }))
-    })
-}
-
-/// The definition of a copy with one dimension moved to the end.
-pub fn permutation(view: &mut View<'_>, tensor: TensorId, dim: usize) -> Definition {
-    let source = view.function.tensor(tensor).clone();
-    let mut dims = source.dims.clone();
-    let moved = dims.remove(dim);
-    dims.push(moved);
-    let copy = view.function.new_tensor(format!("{}.permuted", source.name), source.elem, dims.clone(), source.span);
-    let vars: Vec<VarId> = dims.iter().enumerate().map(|(n, &d)| view.function.new_var(format!("p{n}"), d)).collect();
-    let at: Vec<Index> = vars.iter().map(|&v| v.into()).collect();
-    let mut from = at.clone();
-    let last = from.pop().expect("a permuted tensor has dimensions");
-    from.insert(dim, last);
-    let body = Expr::read(source.elem, tensor, from);
-    Definition { tensor: copy, clauses: vec![Clause { vars, at, body }], keep: Keep::Auto }
 }
 
 fn shape(
@@ -457,11 +354,18 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
         .copied()
         .filter(|v| !tile.lane.contains(v) && unrolled.is_none_or(|(u, ..)| u != *v) && tile.beside != Some(*v))
         .collect();
+    // Where memory is gone through in order, the tiles of the unrolled variable come where it does.
+    let before_unrolled = outer
+        .iter()
+        .take_while(|v| {
+            unrolled.is_none_or(|(u, ..)| vars.iter().position(|w| w == *v) < vars.iter().position(|w| *w == u))
+        })
+        .count();
     let lane_tiles = lane_size.div_ceil(span);
     let unroll_tiles = unrolled.map_or(1, |(v, n, _)| (view.size_of(v) as usize).div_ceil(n));
     let mut items: usize =
         outer.iter().map(|&v| view.size_of(v) as usize).product::<usize>() * lane_tiles * unroll_tiles;
-    let each: f64 = members.iter().map(|m| expr_cost_of(view, &m.clause.body)).sum();
+    let each: f64 = members.iter().map(|m| expr_cost(&view.axes, &view.function, &m.clause.body)).sum();
     let values: f64 = members.iter().map(|m| value_cost(&view.axes, &view.function, &m.clause.body)).sum();
     let mut cost = each * points.len() as f64;
     let mut serial = Vec::new();
@@ -504,14 +408,24 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
         let start = s.tile_start(tile_index, n, view.size_of(v) as usize);
         s.bind(base, start);
     }
-    for &v in outer.iter().rev() {
+    let tile_of_unrolled = |s: &mut Scope<'_>, rest: &mut ValueId| {
+        if let Some((v, n, base)) = unrolled.filter(|_| in_order) {
+            let (number, left) = s.split_item(*rest, unroll_tiles);
+            *rest = left;
+            let start = s.tile_start(number, n, view.size_of(v) as usize);
+            s.bind(base, start);
+        }
+    };
+    if outer.len() <= before_unrolled {
+        tile_of_unrolled(&mut s, &mut rest);
+    }
+    for (n, &v) in outer.iter().enumerate().rev() {
         let (value, left) = s.split_item(rest, view.size_of(v) as usize);
         rest = left;
         s.bind(v, value);
-    }
-    if let Some((v, n, base)) = unrolled.filter(|_| in_order) {
-        let start = s.tile_start(rest, n, view.size_of(v) as usize);
-        s.bind(base, start);
+        if n == before_unrolled {
+            tile_of_unrolled(&mut s, &mut rest);
+        }
     }
     if let Some(lane) = lane
         && !in_order
