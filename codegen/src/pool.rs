@@ -1,7 +1,7 @@
 //! Threads that run the chunks of one job at a time.
 //!
 //! Each thread has a part of the chunks of its own, always the same one: what a kernel has written of its part of a tensor is in a cache near the core that
-//! goes on with that part in the next kernel. Where cores share no cache, it would come from another one's, at a tenth of the rate. A thread that is done
+//! goes on with that part in the next kernel. Where cores share no cache, it would come from another one's, several times slower. A thread that is done
 //! helps the others.
 
 use std::hint::spin_loop;
