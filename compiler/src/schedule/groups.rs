@@ -80,8 +80,7 @@ pub fn group(view: &mut View<'_>, facts: &Facts) -> Vec<Unit> {
             }
             (_, Some(d)) => {
                 let joined = try_join(view, facts, d, n, &mut groups, &order);
-                let element = if joined.is_none() { passes::element(view, d) } else { None };
-                joined.or_else(|| join_pass(&element?, n, facts.tensors, &mut passes, &order))
+                joined.or_else(|| join_pass(&passes::element(view, d)?, n, facts.tensors, &mut passes, &order))
             }
             _ => None,
         };

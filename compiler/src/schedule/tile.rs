@@ -355,12 +355,8 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
         .filter(|v| !tile.lane.contains(v) && unrolled.is_none_or(|(u, ..)| u != *v) && tile.beside != Some(*v))
         .collect();
     // Where memory is gone through in order, the tiles of the unrolled variable come where it does.
-    let before_unrolled = outer
-        .iter()
-        .take_while(|v| {
-            unrolled.is_none_or(|(u, ..)| vars.iter().position(|w| w == *v) < vars.iter().position(|w| *w == u))
-        })
-        .count();
+    let before_unrolled =
+        unrolled.map_or(0, |(u, ..)| vars.iter().take_while(|v| **v != u).filter(|v| outer.contains(v)).count());
     let lane_tiles = lane_size.div_ceil(span);
     let unroll_tiles = unrolled.map_or(1, |(v, n, _)| (view.size_of(v) as usize).div_ceil(n));
     let mut items: usize =
