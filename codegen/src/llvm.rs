@@ -15,13 +15,14 @@ use pliron_llvm::ops::{CallIntrinsicOp, ConstantOp, ShuffleVectorOp};
 use pliron_llvm::types::{FuncType, PointerType, VectorType, VectorTypeKind, VoidType};
 
 impl Emitter<'_> {
-    /// Has the line of the element at a position of a buffer brought into the nearest cache; the element may lie outside.
+    /// Has the line of the element at a position of a buffer brought into a cache of the core; the element may lie outside. Not into the nearest one: rows that
+    /// are a multiple of a page apart share few of its places, and would drive each other out.
     pub fn prefetch(&self, buffer: Value, index: Value) {
         let element = self.element(buffer, self.index(index));
         let ctx = self.scope.ctx_mut();
         let int = IntegerType::get(ctx, 32, Signedness::Signless);
-        // For reading, in the nearest cache, as data.
-        let flags = [0, 3, 1].map(|flag| {
+        // For reading, in the cache after the nearest one, as data.
+        let flags = [0, 2, 1].map(|flag| {
             let attribute = IntegerAttr::new(int, APInt::from_u32(flag, bw(32)));
             let op = ConstantOp::new(self.scope.ctx_mut(), Box::new(attribute));
             self.scope.register(&op);

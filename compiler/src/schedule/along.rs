@@ -7,6 +7,7 @@
 use super::emit::Scope;
 use super::expand::View;
 use super::rows::Member;
+use super::soon::{self, Next};
 use super::{Facts, lanes};
 use crate::ir::index::Sizes;
 use crate::ir::{Elem, Expr, Index, Monoid, Node, Reduction, TensorId, VarId};
@@ -121,7 +122,7 @@ impl Walk<'_, '_> {
 }
 
 /// The kernel of the members, a row to an item.
-pub fn build(view: &mut View<'_>, members: &[Member], width: usize) -> (Kernel, Vec<TensorId>) {
+pub fn build(view: &mut View<'_>, facts: &Facts, members: &[Member], width: usize) -> (Kernel, Vec<TensorId>) {
     let first = &members[0];
     let sizes: Vec<usize> = first.rows.iter().map(|&v| view.size_of(v) as usize).collect();
     let names: Vec<String> = first.rows.iter().map(|&v| view.function.var(v).name.clone()).collect();
@@ -195,7 +196,14 @@ pub fn build(view: &mut View<'_>, members: &[Member], width: usize) -> (Kernel, 
                 points = points.into_iter().flat_map(all).collect();
             }
             let at = |p: &HashMap<VarId, Index>| step.body.subst_vars(&|v| p.get(&v).cloned(), view);
-            let values = s.eval_many(&points.iter().map(at).collect::<Vec<Expr>>());
+            let values: Vec<Expr> = points.iter().map(at).collect();
+            if alone && !facts.lockstep {
+                let of = |&v: &VarId| tiled.filter(|t| t.0 == v).map_or((v, 1), |(_, n, base)| (base, n));
+                let order: Vec<(VarId, usize)> = outer.iter().map(of).collect();
+                let soon = soon::reads(view, &values, width, Next::tile(&order));
+                soon.iter().for_each(|(tensor, address)| s.prefetch(*tensor, address));
+            }
+            let values = s.eval_many(&values);
             for (value, p) in values.into_iter().zip(&points) {
                 let at: Vec<Index> = step.at.iter().map(|i| i.subst(&|v| p.get(&v).cloned(), view)).collect();
                 s.store(step.tensor, &at, value);

@@ -11,8 +11,8 @@ use super::assume::assume;
 use super::emit::Scope;
 use super::expand::View;
 use super::loads::{Load, Work, choose_lane, lane_group, loads, pow2};
-use super::tile;
-use super::{Facts, Planner};
+use super::soon::{self, Next};
+use super::{Facts, Planner, tile};
 use crate::ir::index::Sizes;
 use crate::ir::{
     BinaryOp, Clause, Definition, Elem, Expr, Index, Monoid, Node, Pred, Reduction, TensorId, VarId, atom,
@@ -32,6 +32,8 @@ const FAR: usize = 10;
 const VECTORS: usize = 4;
 /// Work items: enough for any device's units, and not dependent on them.
 const ITEMS: usize = 64;
+/// What was read so many elements ahead of something else, a few rows of points ago, is still near.
+const BEHIND: i64 = 1 << 17;
 /// How many times more is read than partial results are written.
 const SHARE: usize = 8;
 
@@ -301,6 +303,10 @@ impl Columns {
             *r = self.unconditional(view, r, lane, &mut conditions);
         }
         let conditions = Pred::and(conditions);
+        let values: Vec<Expr> = terms.iter().flatten().flatten().map(|r| r.body.clone()).collect();
+        let then = self.points.last().map(|&v| (v, 1));
+        let next = Next { step: (step, self.steps), then, tiles: 1, behind: BEHIND };
+        let soon = soon::after(view, &values, self.width, next);
         let mut stores: Vec<(TensorId, Vec<Index>)> = Vec::new();
         for (sum, (tensor, clause)) in self.sums.iter().zip(results) {
             for n in 0..taps(view, sum) {
@@ -352,6 +358,7 @@ impl Columns {
         };
         let add = |s: &mut Scope<'_>, terms: &[Vec<Vec<Reduction>>]| {
             row(s, &mut |s, places| {
+                soon.iter().for_each(|(tensor, address)| s.prefetch(*tensor, address));
                 let before: Vec<ValueId> = places.iter().map(|&at| s.load_local_at(held, at)).collect();
                 let regs: Vec<_> = before.into_iter().map(|value| s.reg(value)).collect();
                 for terms in terms {

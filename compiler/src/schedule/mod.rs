@@ -23,6 +23,7 @@ mod phases;
 mod places;
 mod rows;
 mod share;
+mod soon;
 mod split;
 mod stages;
 mod steps;

@@ -38,7 +38,7 @@ pub fn schedule(planner: &mut Planner<'_>, members: &[Member], site: &str) {
     if sums.is_empty() {
         let along = along::width(view, &facts, members);
         let (kernel, tensors) = match along {
-            Some(width) => along::build(view, members, width),
+            Some(width) => along::build(view, &facts, members, width),
             None => {
                 let lane_rows = lane_rows(view, &facts, members);
                 let built = build(view, &facts, members, &lane_rows, false);

@@ -292,23 +292,26 @@ fn a_depthwise_convolution_and_its_gradient_meet_borders() {
     }
 }
 
+/// A window of five rows, scaled, and its kernels' text.
+fn scaled_window(n: usize, channels: usize) -> String {
+    let mut m = Make::new();
+    let (x, k) = (m.input("x", &[n, channels]), m.param("k", &[5, channels]));
+    let z = m.input("z", &[n, channels]);
+    let (i, l, u) = (m.var(n), m.var(channels), m.var(5));
+    let near = Expr::read_or_zero(Elem::F32, x, vec![Index::from(i).add(&u.into()).plus(-2), l.into()]);
+    let y = m.def("y", &[i, l], Expr::sum(vec![u], Pred::True, Expr::mul(near, rd(k, &[u, l]))));
+    let scaled = m.def("scaled", &[i, l], Expr::mul(rd(y, &[i, l]), rd(z, &[i, l])));
+    m.result(scaled);
+    let graph = schedule(&m.program(), &facts(16));
+    graph.kernels.iter().map(|k| k.to_string()).collect()
+}
+
 #[test]
-fn what_is_read_beside_sums_is_brought_near_if_it_is_large() {
-    let prefetches = |n: usize| {
-        let (taps, lanes) = (5, 16);
-        let mut m = Make::new();
-        let (x, k, z) = (m.input("x", &[n, 64]), m.param("k", &[taps, 64]), m.input("z", &[n, 64]));
-        let (i, l, u) = (m.var(n), m.var(64), m.var(taps));
-        let near = Expr::read_or_zero(Elem::F32, x, vec![Index::from(i).add(&u.into()).plus(-2), l.into()]);
-        let y = m.def("y", &[i, l], Expr::sum(vec![u], Pred::True, Expr::mul(near, rd(k, &[u, l]))));
-        let scaled = m.def("scaled", &[i, l], Expr::mul(rd(y, &[i, l]), rd(z, &[i, l])));
-        m.result(scaled);
-        let g = schedule(&m.program(), &facts(lanes));
-        g.kernels.iter().map(|k| k.to_string().matches("prefetch").count()).sum::<usize>()
-    };
-    assert_eq!(prefetches(1000), 0);
-    // One for each vector of a tile.
-    assert_eq!(prefetches(20_000), 8);
+fn what_later_tiles_read_first_is_brought_near_if_it_is_large() {
+    let prefetches = |n, channels| scaled_window(n, channels).matches("prefetch").count();
+    assert_eq!(prefetches(100, 64), 0);
+    // For each vector of a tile of eight rows: eight of one operand, and of the twelve of the other those that the tile before did not have.
+    assert_eq!(prefetches(20_000, 64), 16);
 }
 
 /// More than two megabytes of weights, in no layout that suits the sums: `y = x w` over two variables, and the gradient of `w`.

@@ -12,9 +12,10 @@ use super::copies::{by_way_of_copy, copies, put_apart, relayout};
 use super::cost::{expr_cost, value_cost};
 use super::emit::Scope;
 use super::expand::View;
-use super::loads::{Load, Work, cheapest_group, choose_lane, is_away, loads, pow2, taken_apart};
+use super::loads::{Load, Work, cheapest_group, choose_lane, loads, pow2, taken_apart};
 use super::passes::Member;
 use super::rows;
+use super::soon::{self, Next};
 use super::{Facts, Planner, along, columns, join, panel, turn};
 use crate::ir::index::Sizes;
 use crate::ir::{Clause, Expr, Index, TensorId, VarId};
@@ -64,7 +65,7 @@ pub fn schedule(planner: &mut Planner<'_>, tensor: TensorId, clause: &Clause, si
         let clause = Clause { body: body.clone(), ..clause.clone() };
         let members = [rows::Member { tensor, clause, rows, sum: None }];
         if let Some(width) = along::width(&mut planner.view, &facts, &members) {
-            let (kernel, tensors) = along::build(&mut planner.view, &members, width);
+            let (kernel, tensors) = along::build(&mut planner.view, &facts, &members, width);
             return planner.launch(kernel, tensors, site);
         }
     }
@@ -227,19 +228,23 @@ pub fn register_tile(
             if registers > facts.registers.max(6) || (!contraction && vectors > 4) {
                 continue;
             }
-            // Work done (with overlap), and loads and the loop's own instructions, for every useful vector of results.
+            // Work done, with overlap, for every useful vector of results.
             let covered = (size.div_ceil(width * vectors) * width * vectors) as f64 / size as f64;
             let covered = covered * (unroll_size.div_ceil(unroll) * unroll) as f64 / unroll_size as f64;
-            let traffic = (unroll + vectors + 2) as f64 / (unroll * vectors) as f64;
             // Four independent chains hide the latency of a multiply-add.
             let chains = (4.0 / (unroll * vectors) as f64).max(1.0);
-            let cost = covered * (1.0 + 0.6 * traffic) * if contraction { chains } else { 1.0 };
+            let cost = covered * price(vectors, unroll) * if contraction { chains } else { 1.0 };
             if cost < best.0 - 1e-9 {
                 best = (cost, vectors, unroll);
             }
         }
     }
     (best.1, best.2)
+}
+
+/// What a vector of results costs in a register tile of so many vectors and steps, loads and the loop's own instructions included.
+pub fn price(vectors: usize, unroll: usize) -> f64 {
+    1.0 + 0.6 * (unroll + vectors + 2) as f64 / (unroll * vectors) as f64
 }
 
 /// Unrolled steps of a register tile where items run in lockstep, `others` of them for each tile of so many steps: as many as leave items for all units, or
@@ -308,23 +313,6 @@ fn own_steps(facts: &Facts, size: usize) -> usize {
     let most = size.min(OWN_STEPS).min(facts.registers / 2).max(1);
     let cost = |n: usize| (size.div_ceil(n) * (n + 2)) as f64;
     (1..=most).min_by(|&a, &b| cost(a).total_cmp(&cost(b))).unwrap_or(1)
-}
-
-/// What is read beside sums, and comes from far away: there is time to bring it near while they are added up.
-fn far_beside_sums(view: &View<'_>, members: &[Member]) -> Vec<Load> {
-    if !members.iter().any(|m| has_reduce(&m.clause.body)) {
-        return Vec::new();
-    }
-    let held = |t: TensorId| members.iter().any(|m| m.held == t);
-    let mut all: Vec<Load> = Vec::new();
-    for load in members.iter().flat_map(|m| loads(view, &m.clause.body)) {
-        let far = !load.in_sum && is_away(view, load.tensor);
-        let known = all.iter().any(|l| l.tensor == load.tensor && l.address == load.address);
-        if far && !known && !held(load.tensor) {
-            all.push(load);
-        }
-    }
-    all
 }
 
 /// The kernel of clauses with the same variables.
@@ -429,18 +417,30 @@ fn emit(view: &mut View<'_>, facts: &Facts, members: &[Member], tile: &Tile) -> 
         let start = s.tile_start(rest, span, lane_size);
         s.bind(lane, start);
     }
-    let beside = if facts.lockstep { Vec::new() } else { far_beside_sums(view, members) };
+    // The variables in the order of the tiles, the slowest first.
+    let mut order: Vec<(VarId, usize)> = outer.iter().map(|&v| (v, 1)).collect();
+    if let Some((_, n, base)) = unrolled {
+        let at = if in_order { before_unrolled.min(order.len()) } else { order.len() };
+        order.insert(at, (base, n));
+    }
+    order.extend(serial.iter().map(|&v| (v, 1)));
+    if let (Some(lane), Some(tiles)) = (lane, tile_var) {
+        order.iter_mut().filter(|(v, _)| *v == tiles).for_each(|o| *o = (lane, span));
+    }
+    let body = |m: &Member, map: &HashMap<VarId, Index>| m.clause.body.subst_vars(&|v| map.get(&v).cloned(), view);
+    let mut soon = soon::Reads::new();
+    if !facts.lockstep {
+        let values: Vec<Expr> = members.iter().flat_map(|m| points.iter().map(|map| body(m, map))).collect();
+        soon = soon::reads(view, &values, tile.width, Next::tile(&order));
+        soon.retain(|(t, _)| members.iter().all(|m| m.held != *t));
+    }
     s.loops(&serial, &mut |s| {
         if let (Some(lane), Some(v)) = (lane, tile_var) {
             let start = s.value_of(v);
             let start = s.tile_start(start, span, lane_size);
             s.bind(lane, start);
         }
-        for (read, map) in beside.iter().flat_map(|read| points.iter().map(move |map| (read, map))) {
-            let at: Vec<Index> = read.at.iter().map(|i| i.subst(&|v| map.get(&v).cloned(), view)).collect();
-            s.prefetch(read.tensor, &at);
-        }
-        let body = |m: &Member, map: &HashMap<VarId, Index>| m.clause.body.subst_vars(&|v| map.get(&v).cloned(), view);
+        soon.iter().for_each(|(tensor, address)| s.prefetch(*tensor, address));
         // All values before the first store: a result may take the place of what another one reads.
         let values: Vec<Vec<ValueId>> = match members {
             [m] => vec![s.eval_many(&points.iter().map(|map| body(m, map)).collect::<Vec<Expr>>())],

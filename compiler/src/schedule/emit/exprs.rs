@@ -367,11 +367,10 @@ impl Scope<'_> {
         }
     }
 
-    /// Has an element of a tensor brought near that will be read soon; with lanes, the first of them.
-    pub fn prefetch(&mut self, tensor: TensorId, at: &[Index]) {
+    /// Has the element at an address of a tensor brought near that will be read soon; with lanes, the first of them.
+    pub fn prefetch(&mut self, tensor: TensorId, address: &Index) {
         let buffer = self.buffer(tensor);
-        let address = self.view.address(tensor, at);
-        if let Position::Uniform(index) | Position::Strided(index, _) = self.position(&address) {
+        if let Position::Uniform(index) | Position::Strided(index, _) = self.position(address) {
             self.push(Stmt::Prefetch { buffer, index });
         }
     }

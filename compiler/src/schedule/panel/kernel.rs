@@ -1,5 +1,6 @@
 //! The kernel of a contraction: what an item keeps in local arrays, and its loops.
 
+use super::ahead::Ahead;
 use super::products::{Own, Read};
 use super::rows::Part;
 use super::{Chunks, Contraction, WRITTEN_OUT};
@@ -84,7 +85,7 @@ impl Emitter {
         };
         let panel: Vec<Expr> = (0..vectors).map(|m| chunked(view, &at(view, &parts.panel, m, 0))).collect();
         let mut own = match rows {
-            Some((part, held)) => Own::Held(held, part),
+            Some((part, held)) => Own::Held(held, part, None),
             None => {
                 let steps = |e: &Expr| (0..unroll).map(|n| chunked(view, &at(view, e, 0, n))).collect();
                 Own::Read(Read { steps: steps(&parts.own), scales: parts.scale.as_ref().map(steps), next: None })
@@ -114,6 +115,10 @@ impl Emitter {
             let row = Index::from(base).plus(unroll as i64).add(&Index::from(v).modulo(LINE, view));
             let next = parts.own.subst_vars(&|w| (w == parts.unrolled).then(|| row.clone()), view);
             read.next = Some(chunked(view, &next));
+        }
+        let chunk = split.map(|(_, _, number, _)| number).or(chunks.outer.last().copied());
+        if let (Own::Held(_, part, ahead), Some(v), Some(chunk)) = (&mut own, innermost, chunk) {
+            *ahead = Ahead::new(view, self, *part, (&panel[0], lane), (&row, across), (chunk, v));
         }
         let name = view.name(tensor);
         let view = &*view;
@@ -216,6 +221,9 @@ impl Emitter {
                         s.count(self.each, |s, counter| {
                             let ahead = self.bind_tile(s, first, counter, base, long);
                             let offset = self.offset(s, number, counter);
+                            if let Own::Held(_, _, Some(next)) = &own {
+                                next.bind(s, self.each, (number, counter), (across, first));
+                            }
                             let mut regs = Vec::new();
                             for n in 0..unroll * vectors {
                                 let value = match sums_tensor {
@@ -233,8 +241,9 @@ impl Emitter {
                             each_term(s, within, &mut |s, term| {
                                 let panel = (panel_tensor, panel_var);
                                 around(s, outer, &mut |s| match &own {
-                                    Own::Held(held, part) => {
-                                        self.add_held(s, (*held, *part), panel, (last, &point), ahead, &regs)
+                                    Own::Held(held, part, next) => {
+                                        let held = (*held, *part, next.as_ref());
+                                        self.add_held(s, held, panel, (last, &point), ahead, &regs)
                                     }
                                     Own::Read(read) => {
                                         let read = read.in_term(view, outside.or(term));

@@ -8,6 +8,7 @@
 //! Where the other factor's neighbours along the unrolled variable lie side by side, going down its summed points one element at a time would wait for
 //! memory at each. Then the item takes its part of every row of it along, vector by vector, into a third local array, for several panels ([`rows`]).
 
+mod ahead;
 mod held;
 mod kernel;
 mod merge;
@@ -121,16 +122,15 @@ pub fn schedule(
         (fixed, alike) = fixed.into_iter().partition(|&v| parts.own.uses(v));
     }
     let others = values(&fixed);
-    let (rows, chunks, each, squares) = if in_rows {
+    let (rows, unroll, chunks, each, squares) = if in_rows {
         let (vars, tile, rows) = (&parts.vars, (width, vectors), (long, unroll));
         let far = values(&parts.vars) * (long + size) * 4 > loads::AWAY;
         let (units, room, near) = (facts.units, 2 * facts.local_bytes, facts.local_bytes / 2);
-        let least = least(once);
         let panels = values(&alike) * along;
-        let task = rows::Task { vars, panels, tile, rows, least, others, cost, far, units, room, near };
+        let task = rows::Task { vars, panels, tile, rows, others, cost, far, units, room, near };
         let (part, chunks) = task.part(view)?;
         let squares = parts.in_squares(view, &chunks, &group, width);
-        (Some(part), chunks, part.span.div_ceil(unroll), squares)
+        (Some(part), part.unroll, chunks, part.span.div_ceil(part.unroll), squares)
     } else {
         let bytes = vectors * width * 4;
         let chunks = Chunks::new(view, &parts.vars, bytes, (facts.local_bytes, facts.local_bytes / 3))?;
@@ -151,7 +151,7 @@ pub fn schedule(
             return None;
         }
         let task = tiles::Task { tiles, least, most, panels, unroll, cost, units: facts.units };
-        (None, chunks, task.each(), squares)
+        (None, unroll, chunks, task.each(), squares)
     };
     let whole = |v: &VarId| chunks.outer.contains(v) || chunks.inner.contains(v);
     let terms = parts.terms(view).filter(|v| !in_rows && whole(v));

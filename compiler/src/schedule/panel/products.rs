@@ -1,5 +1,6 @@
 //! The products of a register tile: a panel's vectors with what belongs to the unrolled variable.
 
+use super::ahead::Ahead;
 use super::kernel::{Emitter, Term, in_term, nest};
 use super::rows::Part;
 use crate::ir::{BinaryOp, Expr, Index, Pred, TensorId, VarId};
@@ -7,14 +8,15 @@ use crate::loops::{Op, RegId, Stmt, Type, ValueId};
 use crate::schedule::assume::assume;
 use crate::schedule::emit::Scope;
 use crate::schedule::expand::View;
-use crate::schedule::loads::{Load, is_away, loads};
+use crate::schedule::loads::{Load, loads};
+use crate::schedule::soon::{Reads, is_far};
 
 /// What an item holds of the factor that belongs to the unrolled variable.
 pub(super) enum Own {
     /// Nothing: its elements are read where they are needed.
     Read(Read),
-    /// Parts of rows in a local array.
-    Held(TensorId, Part),
+    /// Parts of rows in a local array, while those of the next chunk are brought near.
+    Held(TensorId, Part, Option<Ahead>),
 }
 
 /// What is read of that factor in the innermost loop, and beside it.
@@ -58,7 +60,7 @@ impl Emitter {
             let zero = self.zero(s, vector);
             let own: Option<Vec<RegId>> = read.scales.is_some().then(|| regs.iter().map(|_| s.reg(zero)).collect());
             nest(s, last, &mut |s| {
-                soon.iter().for_each(|(tensor, at)| s.prefetch(*tensor, at));
+                soon.iter().for_each(|(tensor, address)| s.prefetch(*tensor, address));
                 let mut element = |s: &mut Scope<'_>, n: usize| s.eval(&steps[n]);
                 self.multiply_add(s, panel, &self.place(number, point), &mut element, own.as_deref().unwrap_or(regs));
             });
@@ -82,7 +84,7 @@ impl Emitter {
     pub(super) fn add_held(
         &self,
         s: &mut Scope<'_>,
-        (held, part): (TensorId, Part),
+        (held, part, next): (TensorId, Part, Option<&Ahead>),
         (panel, number): (TensorId, VarId),
         (last, point): Innermost<'_>,
         ahead: ValueId,
@@ -90,6 +92,7 @@ impl Emitter {
     ) {
         let place = self.element(s, part, ahead);
         nest(s, last, &mut |s| {
+            next.iter().for_each(|next| next.bring(s));
             let row = s.uniform(&point.scale((self.apart(part) * self.width) as i64));
             let row = s.int_op(BinaryOp::Add, row, place);
             let mut element = |s: &mut Scope<'_>, n: usize| {
@@ -159,7 +162,7 @@ impl Emitter {
 }
 
 /// What an expression reads of tensors so large that it comes from far away.
-fn far_reads(view: &View<'_>, e: &Expr) -> Vec<(TensorId, Vec<Index>)> {
-    let far = |l: &Load| l.weight == 1.0 && is_away(view, l.tensor);
-    loads(view, e).into_iter().filter(far).map(|l| (l.tensor, l.at)).collect()
+pub(super) fn far_reads(view: &View<'_>, e: &Expr) -> Reads {
+    let far = |l: &Load| l.weight == 1.0 && is_far(view, l.tensor);
+    loads(view, e).into_iter().filter(far).map(|l| (l.tensor, l.address)).collect()
 }

@@ -4,9 +4,10 @@
 //! of the result, the less is taken along for each of them. Against that, its sums go to memory and come back between chunks of points, what a register
 //! tile reads of a chunk is to stay in the nearest cache, and there are to be items for all units.
 
-use super::Chunks;
+use super::{Chunks, TILES};
 use crate::ir::VarId;
 use crate::schedule::expand::View;
+use crate::schedule::tile;
 
 /// Cycles to take a vector along: as many as a cache near the core needs to hand it over, and one that is shared.
 pub(super) const NEAR: f64 = 4.0;
@@ -27,6 +28,8 @@ pub struct Part {
     pub panels: usize,
     /// Elements of each row.
     pub span: usize,
+    /// Elements of a register tile.
+    pub unroll: usize,
     /// Elements of a row that lie together: those of all summed points follow one another before the next come, and no register tile has parts of two.
     pub piece: usize,
 }
@@ -39,10 +42,8 @@ pub struct Task<'a> {
     pub panels: usize,
     /// Lanes of a vector, vectors of a panel.
     pub tile: (usize, usize),
-    /// Elements of a row, and those of a register tile.
+    /// Elements of a row, and the most of them that a register tile has.
     pub rows: (usize, usize),
-    /// The fewest register tiles for which a panel pays.
-    pub least: usize,
     /// Items for each part of the result.
     pub others: usize,
     /// What a vector of the panel costs to load, beside one as it is.
@@ -60,14 +61,17 @@ pub struct Task<'a> {
 impl Task<'_> {
     /// The part with which all is done soonest, and its chunks of points.
     pub fn part(&self, view: &View<'_>) -> Option<(Part, Chunks)> {
-        let (long, unroll) = self.rows;
+        let (long, most) = self.rows;
         let mut best: Option<(f64, Part, Chunks)> = None;
-        for panels in (1..=self.panels).filter(|n| self.panels.is_multiple_of(*n)) {
-            let parts = 1..=(long / (self.least * unroll)).max(1);
-            let mut spans: Vec<usize> = parts.map(|n| self.span(long.div_ceil(n))).filter(|&n| n <= MOST).collect();
+        for (panels, unroll) in
+            (1..=self.panels).flat_map(|panels| (1..=most).rev().map(move |unroll| (panels, unroll)))
+        {
+            let parts = 1..=(long / (TILES * unroll)).max(1);
+            let mut spans: Vec<usize> = parts.map(|n| self.span(long.div_ceil(n), unroll)).collect();
+            spans.retain(|&n| n <= MOST && n >= unroll && self.panels.is_multiple_of(panels));
             spans.dedup();
             for span in spans {
-                let part = Part { panels, span, piece: self.piece(span) };
+                let part = Part { panels, span, unroll, piece: self.piece(span, unroll) };
                 if let Some((cost, chunks)) = self.cost(view, part)
                     && best.as_ref().is_none_or(|(least, ..)| cost < *least)
                 {
@@ -79,19 +83,20 @@ impl Task<'_> {
     }
 
     /// The fewest elements that are whole vectors and whole register tiles.
-    fn together(&self) -> usize {
-        let (unroll, width) = (self.rows.1, self.tile.0);
+    fn together(&self, unroll: usize) -> usize {
+        let width = self.tile.0;
         (1..=width).map(|n| n * unroll).find(|n| n.is_multiple_of(width)).unwrap_or(unroll * width)
     }
 
     /// A part of a row of about so many elements.
-    fn span(&self, elements: usize) -> usize {
-        let rounded = [self.together(), self.tile.0].map(|n| elements.next_multiple_of(n));
+    fn span(&self, elements: usize, unroll: usize) -> usize {
+        let rounded = [self.together(unroll), self.tile.0].map(|n| elements.next_multiple_of(n));
         rounded.into_iter().find(|&n| n <= self.rows.0).unwrap_or(self.rows.0)
     }
 
-    fn piece(&self, span: usize) -> usize {
-        if span.is_multiple_of(self.together()) { self.together() } else { span }
+    fn piece(&self, span: usize, unroll: usize) -> usize {
+        let together = self.together(unroll);
+        if span.is_multiple_of(together) { together } else { span }
     }
 
     /// Cycles for each summed point with such parts, and their chunks.
@@ -110,7 +115,10 @@ impl Task<'_> {
         let vector = |n: usize| n as f64 / width as f64;
         let take = if self.far { FAR } else { NEAR };
         let taken = take * (vector(lanes) * self.cost.max(1.0) + vector(part.span));
-        let point = taken + vector(lanes) * part.span as f64 * (MULTIPLY + sums);
+        // Computed with overlap, as the last tile of a part is, at the price of the tile beside that of the largest.
+        let computed = part.span.next_multiple_of(part.unroll) as f64;
+        let price = tile::price(vectors, part.unroll) / tile::price(vectors, self.rows.1);
+        let point = taken + vector(lanes) * computed * (MULTIPLY * price + sums);
         let items = self.panels / part.panels * self.others * self.rows.0.div_ceil(part.span);
         Some(((items.div_ceil(self.units) as f64 + UNEVEN) * point, chunks))
     }

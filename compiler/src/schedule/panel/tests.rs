@@ -234,3 +234,31 @@ fn panels_that_differ_in_a_feature_share_their_rows() {
         check_schedule(&program, &arguments(&program));
     }
 }
+
+#[test]
+fn the_next_chunk_is_brought_near_while_one_is_computed() {
+    let kernels = |n: usize| {
+        let program = product(64, 96, n, true, false).program();
+        let graph = schedule(&program, &facts());
+        graph.kernels.iter().map(|k| k.to_string()).collect::<String>()
+    };
+    // A line of each factor; small ones are near anyway.
+    assert_eq!(kernels(3001).matches("prefetch").count(), 2);
+    assert_eq!(kernels(300).matches("prefetch").count(), 0);
+    let program = product(64, 96, 3001, true, false).program();
+    check_schedule(&program, &arguments(&program));
+}
+
+#[test]
+fn parts_of_rows_leave_no_unit_without_work() {
+    // 1280 outputs in tiles of 13 would be seven items for two units.
+    let (tokens, inputs, outputs) = (400, 160, 1280);
+    let mut m = Make::new();
+    let (d, x) = (m.input("d", &[tokens, outputs]), m.input("x", &[tokens, inputs]));
+    let [o, i, t] = [outputs, inputs, tokens].map(|size| m.var(size));
+    let product = Expr::mul(rd(d, &[t, o]), rd(x, &[t, i]));
+    let w = m.def("w", &[o, i], Expr::sum(vec![t], Pred::True, product));
+    m.result(w);
+    let graph = schedule(&m.program(), &Facts { units: 2, local_bytes: 96 << 10, ..facts() });
+    assert!(graph.kernels[0].items.is_multiple_of(2), "{}", graph.kernels[0]);
+}

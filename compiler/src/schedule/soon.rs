@@ -1,0 +1,129 @@
+//! What is brought near because it is read soon: what a tile reads beside its sums, while those are added up; or, where it is known which one comes next, what
+//! a later tile reads first.
+//!
+//! A tile of a window reads from many rows at the same time, more than a processor follows by itself, and what it computes from them takes so long that its
+//! loads do not reach as far as the next one's.
+
+use super::along::{collect_reductions, has_reduce};
+use super::expand::View;
+use super::loads::{Load, loads};
+use crate::ir::index::Sizes;
+use crate::ir::{Expr, Index, TensorId, VarId};
+
+/// How many tiles ahead: memory takes longer than one.
+const TILES: i64 = 4;
+/// What is read so many elements behind something else is near, for that was read a while ago.
+const BEHIND: i64 = 4096;
+/// Bytes.
+const FAR: usize = 128 << 10;
+/// The most lines of a read in a sum.
+const LINES: usize = 64;
+
+/// Reads by their addresses; those of the first lane.
+pub type Reads = Vec<(TensorId, Index)>;
+
+/// What comes after a tile.
+#[derive(Clone, Copy)]
+pub struct Next {
+    /// The variable in whose order tiles come, and how many of its values one has.
+    pub step: (VarId, usize),
+    /// The one that goes on when that one begins again.
+    pub then: Option<(VarId, usize)>,
+    /// How many tiles ahead something is asked for.
+    pub tiles: i64,
+    /// The elements behind something that was read in which others are still near.
+    pub behind: i64,
+}
+
+impl Next {
+    /// Of tiles that are computed quickly, in the order of these variables, the slowest first.
+    pub fn tile(order: &[(VarId, usize)]) -> Option<Next> {
+        let (&step, slower) = order.split_last()?;
+        Some(Next { step, then: slower.last().copied(), tiles: TILES, behind: BEHIND })
+    }
+}
+
+/// What a tile asks for when it begins, of tensors that are far away. `values` is what it computes, `width` the lanes of a vector.
+pub fn reads(view: &View<'_>, values: &[Expr], width: usize, next: Option<Next>) -> Reads {
+    if !values.iter().any(has_reduce) {
+        return Vec::new();
+    }
+    match next {
+        Some(next) => after(view, values, width, next),
+        None => beside(view, values),
+    }
+}
+
+/// What is read beside sums.
+fn beside(view: &View<'_>, values: &[Expr]) -> Reads {
+    let mut all = Reads::new();
+    for load in values.iter().flat_map(|e| loads(view, e)).filter(|l| !l.in_sum && is_far(view, l.tensor)) {
+        add(&mut all, load.tensor, load.address);
+    }
+    all
+}
+
+/// What a later tile reads first.
+pub fn after(view: &View<'_>, values: &[Expr], width: usize, next: Next) -> Reads {
+    let mut windows: Vec<(TensorId, Vec<Index>)> = Vec::new();
+    for e in values {
+        let mut sums = Vec::new();
+        collect_reductions(e, &mut sums);
+        let summed: Vec<VarId> = sums.iter().flat_map(|r| r.vars.iter().copied()).collect();
+        for load in loads(view, e).into_iter().filter(|l| is_far(view, l.tensor)) {
+            let Some(lines) = lines(view, &load, &summed, width) else { continue };
+            match windows.iter_mut().find(|(t, _)| *t == load.tensor) {
+                Some((_, window)) => window.extend(lines),
+                None => windows.push((load.tensor, lines)),
+            }
+        }
+    }
+    let mut all = Reads::new();
+    for (tensor, window) in windows {
+        let goes = |a: &Index, (v, by): (VarId, usize)| a.coefficient(v) * by as i64;
+        let by = goes(&window[0], next.step);
+        if by <= 0 || window.iter().any(|a| goes(a, next.step) != by) {
+            continue;
+        }
+        // What was elsewhere in the window before is near.
+        let line = window[0].coefficient(next.step.0) * view.size_of(next.step.0);
+        let then = next.then.map_or(0, |then| goes(&window[0], then));
+        let before = |a: &Index, b: &Index| {
+            let came = |n: i64| n < line || (then > 0 && n % then == 0);
+            b.sub(a).as_const().is_some_and(|n| (by..next.behind).contains(&n) && came(n))
+        };
+        let firsts = window.iter().filter(|a| !window.iter().any(|b| before(a, b)));
+        firsts.for_each(|a| add(&mut all, tensor, a.plus(next.tiles * by)));
+    }
+    all
+}
+
+/// The addresses of a read, at every value of the summed variables, vector by vector along one that goes through memory; `None` if they are too many.
+fn lines(view: &View<'_>, load: &Load, summed: &[VarId], width: usize) -> Option<Vec<Index>> {
+    let mut all = vec![load.address.clone()];
+    for &v in summed {
+        if !all[0].uses(v) {
+            continue;
+        }
+        let step = if load.address.coefficient(v) == 1 { width } else { 1 };
+        let values: Vec<i64> = (0..view.size_of(v)).step_by(step).collect();
+        if all.len() * values.len() > LINES {
+            return None;
+        }
+        let at = |a: &Index, n: i64| a.subst(&|w| (w == v).then(|| Index::from(n)), view);
+        all = all.iter().flat_map(|a| values.iter().map(move |&n| at(a, n))).collect();
+    }
+    Some(all)
+}
+
+/// Whether a tensor is too large for a cache of the core beside others.
+pub fn is_far(view: &View<'_>, tensor: TensorId) -> bool {
+    view.shape(tensor).iter().product::<usize>() * 4 > FAR
+}
+
+/// Adds a read that is not there yet.
+fn add(all: &mut Reads, tensor: TensorId, address: Index) {
+    if !all.iter().any(|(t, a)| *t == tensor && *a == address) {
+        all.push((tensor, address));
+    }
+}
