@@ -38,9 +38,8 @@ struct Lines {
 
 impl Lines {
     fn new(view: &mut View<'_>, (e, at): (&Expr, VarId), width: usize, vectors: usize, innermost: VarId) -> Lines {
-        let (points, span) = (view.size_of(innermost) as usize, view.size_of(at) as usize);
-        let (vector, soon, wanted) =
-            (view.var("line", vectors.max(span.div_ceil(width))), view.var("soon", points), view.var("wanted", 2));
+        let points = view.size_of(innermost) as usize;
+        let (vector, soon, wanted) = (view.var("line", vectors), view.var("soon", points), view.var("wanted", 2));
         let line = Index::from(at).add(&Index::from(vector).scale(width as i64));
         let e = e.subst_vars(
             &|v| match v {

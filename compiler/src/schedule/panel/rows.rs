@@ -63,19 +63,19 @@ impl Task<'_> {
     pub fn part(&self, view: &View<'_>) -> Option<(Part, Chunks)> {
         let (long, most) = self.rows;
         let mut best: Option<(f64, Part, Chunks)> = None;
-        for (panels, unroll) in
-            (1..=self.panels).flat_map(|panels| (1..=most).rev().map(move |unroll| (panels, unroll)))
-        {
-            let parts = 1..=(long / (TILES * unroll)).max(1);
-            let mut spans: Vec<usize> = parts.map(|n| self.span(long.div_ceil(n), unroll)).collect();
-            spans.retain(|&n| n <= MOST && n >= unroll && self.panels.is_multiple_of(panels));
-            spans.dedup();
-            for span in spans {
-                let part = Part { panels, span, unroll, piece: self.piece(span, unroll) };
-                if let Some((cost, chunks)) = self.cost(view, part)
-                    && best.as_ref().is_none_or(|(least, ..)| cost < *least)
-                {
-                    best = Some((cost, part, chunks));
+        for panels in (1..=self.panels).filter(|n| self.panels.is_multiple_of(*n)) {
+            for unroll in (1..=most).rev() {
+                let parts = 1..=(long / (TILES * unroll)).max(1);
+                let mut spans: Vec<usize> = parts.map(|n| self.span(long.div_ceil(n), unroll)).collect();
+                spans.retain(|n| (unroll..=MOST).contains(n));
+                spans.dedup();
+                for span in spans {
+                    let part = Part { panels, span, unroll, piece: self.piece(span, unroll) };
+                    if let Some((cost, chunks)) = self.cost(view, part)
+                        && best.as_ref().is_none_or(|(least, ..)| cost < *least)
+                    {
+                        best = Some((cost, part, chunks));
+                    }
                 }
             }
         }
