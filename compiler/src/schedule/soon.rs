@@ -4,11 +4,11 @@
 //! A tile of a window reads from many rows at the same time, more than a processor follows by itself, and what it computes from them takes so long that its
 //! loads do not reach as far as the next one's.
 
-use super::along::{collect_reductions, has_reduce};
+use super::along::has_reduce;
 use super::expand::View;
 use super::loads::{Load, loads};
 use crate::ir::index::Sizes;
-use crate::ir::{Expr, Index, TensorId, VarId};
+use crate::ir::{Expr, Index, Node, TensorId, VarId};
 
 /// How many tiles ahead: memory takes longer than one.
 const TILES: i64 = 4;
@@ -57,7 +57,11 @@ pub fn reads(view: &View<'_>, values: &[Expr], width: usize, next: Option<Next>)
 /// What is read beside sums.
 fn beside(view: &View<'_>, values: &[Expr]) -> Reads {
     let mut all = Reads::new();
-    for load in values.iter().flat_map(|e| loads(view, e)).filter(|l| !l.in_sum && is_far(view, l.tensor)) {
+    for load in values
+        .iter()
+        .flat_map(|e| loads(view, e))
+        .filter(|l| !l.in_sum && is_far(view, l.tensor) && !l.address.is_data())
+    {
         add(&mut all, load.tensor, load.address);
     }
     all
@@ -67,10 +71,9 @@ fn beside(view: &View<'_>, values: &[Expr]) -> Reads {
 pub fn after(view: &View<'_>, values: &[Expr], width: usize, next: Next) -> Reads {
     let mut windows: Vec<(TensorId, Vec<Index>)> = Vec::new();
     for e in values {
-        let mut sums = Vec::new();
-        collect_reductions(e, &mut sums);
-        let summed: Vec<VarId> = sums.iter().flat_map(|r| r.vars.iter().copied()).collect();
-        for load in loads(view, e).into_iter().filter(|l| is_far(view, l.tensor)) {
+        let mut summed = Vec::new();
+        collect_summed(e, &mut summed);
+        for load in loads(view, e).into_iter().filter(|l| is_far(view, l.tensor) && !l.address.is_data()) {
             let Some(lines) = lines(view, &load, &summed, width) else { continue };
             match windows.iter_mut().find(|(t, _)| *t == load.tensor) {
                 Some((_, window)) => window.extend(lines),
@@ -116,9 +119,17 @@ fn lines(view: &View<'_>, load: &Load, summed: &[VarId], width: usize) -> Option
     Some(all)
 }
 
+/// The variables of all sums in an expression, those of sums in sums included.
+fn collect_summed(e: &Expr, out: &mut Vec<VarId>) {
+    if let Node::Reduce(r) = &*e.node {
+        out.extend(&r.vars);
+    }
+    e.for_each_child(&mut |c| collect_summed(c, out));
+}
+
 /// Whether a tensor is too large for a cache of the core beside others.
 pub fn is_far(view: &View<'_>, tensor: TensorId) -> bool {
-    view.shape(tensor).iter().product::<usize>() * 4 > FAR
+    !view.is_virtual(tensor) && view.shape(tensor).iter().product::<usize>() * 4 > FAR
 }
 
 /// Adds a read that is not there yet.

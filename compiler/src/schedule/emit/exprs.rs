@@ -367,8 +367,14 @@ impl Scope<'_> {
         }
     }
 
-    /// Has the element at an address of a tensor brought near that will be read soon; with lanes, the first of them.
+    /// Has the element at an address of a tensor brought near that will be read soon; with lanes, the first of them. As it is but a hint, nothing happens
+    /// where the address is not known yet.
     pub fn prefetch(&mut self, tensor: TensorId, address: &Index) {
+        let mut known = true;
+        address.visit_vars(&mut |v| known &= self.bound.contains_key(&v));
+        if !known {
+            return;
+        }
         let buffer = self.buffer(tensor);
         if let Position::Uniform(index) | Position::Strided(index, _) = self.position(address) {
             self.push(Stmt::Prefetch { buffer, index });

@@ -163,6 +163,6 @@ impl Emitter {
 
 /// What an expression reads of tensors so large that it comes from far away.
 pub(super) fn far_reads(view: &View<'_>, e: &Expr) -> Reads {
-    let far = |l: &Load| l.weight == 1.0 && is_far(view, l.tensor);
+    let far = |l: &Load| l.weight == 1.0 && is_far(view, l.tensor) && !l.address.is_data();
     loads(view, e).into_iter().filter(far).map(|l| (l.tensor, l.address)).collect()
 }
