@@ -25,8 +25,6 @@ pub struct Load {
     pub at: Vec<Index>,
     pub address: Index,
     pub weight: f64,
-    /// Whether it happens at each point of a reduction.
-    pub in_sum: bool,
     /// The variables of the conditions under which it is wanted.
     under: Vec<VarId>,
     /// Its share of a factor of a sum: of the terms of a sum each has its own, and what is added up to make one is computed once for all products that it is in.
@@ -88,8 +86,7 @@ pub fn loads(view: &View<'_>, body: &Expr) -> Vec<Load> {
                     }
                 };
                 let (at, address) = (at.to_vec(), view.address(*tensor, at));
-                let in_sum = !around.is_empty();
-                let mut load = Load { tensor: *tensor, at, address, weight: 1.0, in_sum, under, share: 1.0 };
+                let mut load = Load { tensor: *tensor, at, address, weight: 1.0, under, share: 1.0 };
                 let vars = around.iter().filter(|vars| vars.iter().any(|&v| load.uses(v))).copied().flatten();
                 load.weight = vars.map(|&v| view.size_of(v) as f64).product();
                 out.push(load);

@@ -1,5 +1,4 @@
-//! What is brought near because it is read soon: what a tile reads beside its sums, while those are added up; or, where it is known which one comes next, what
-//! a later tile reads first.
+//! What is brought near because it is read soon: what a later tile reads first, asked for while one is computed that has sums.
 //!
 //! A tile of a window reads from many rows at the same time, more than a processor follows by itself, and what it computes from them takes so long that its
 //! loads do not reach as far as the next one's.
@@ -16,6 +15,10 @@ const TILES: i64 = 4;
 const BEHIND: i64 = 4096;
 /// Bytes.
 const FAR: usize = 128 << 10;
+/// The most hints of a tile: a window has some tens; hundreds, of a sum that shares nothing from tile to tile, take longer to compile than they bring.
+const MOST: usize = 40;
+/// The most lines that a tile reads of a tensor; of more it is not found out what comes first.
+const WINDOW: usize = 160;
 /// The most lines of a read in a sum.
 const LINES: usize = 64;
 
@@ -43,28 +46,12 @@ impl Next {
     }
 }
 
-/// What a tile asks for when it begins, of tensors that are far away. `values` is what it computes, `width` the lanes of a vector.
+/// What a tile with sums asks for when it begins, of tensors that are far away. `values` is what it computes, `width` the lanes of a vector.
 pub fn reads(view: &View<'_>, values: &[Expr], width: usize, next: Option<Next>) -> Reads {
-    if !values.iter().any(has_reduce) {
-        return Vec::new();
-    }
     match next {
-        Some(next) => after(view, values, width, next),
-        None => beside(view, values),
+        Some(next) if values.iter().any(has_reduce) => after(view, values, width, next),
+        _ => Reads::new(),
     }
-}
-
-/// What is read beside sums.
-fn beside(view: &View<'_>, values: &[Expr]) -> Reads {
-    let mut all = Reads::new();
-    for load in values
-        .iter()
-        .flat_map(|e| loads(view, e))
-        .filter(|l| !l.in_sum && is_far(view, l.tensor) && !l.address.is_data())
-    {
-        add(&mut all, load.tensor, load.address);
-    }
-    all
 }
 
 /// What a later tile reads first.
@@ -75,9 +62,19 @@ pub fn after(view: &View<'_>, values: &[Expr], width: usize, next: Next) -> Read
         collect_summed(e, &mut summed);
         for load in loads(view, e).into_iter().filter(|l| is_far(view, l.tensor) && !l.address.is_data()) {
             let Some(lines) = lines(view, &load, &summed, width) else { continue };
-            match windows.iter_mut().find(|(t, _)| *t == load.tensor) {
-                Some((_, window)) => window.extend(lines),
-                None => windows.push((load.tensor, lines)),
+            let known = windows.iter().position(|(t, _)| *t == load.tensor);
+            let window = known.unwrap_or_else(|| {
+                windows.push((load.tensor, Vec::new()));
+                windows.len() - 1
+            });
+            let window = &mut windows[window].1;
+            for line in lines {
+                if !window.contains(&line) {
+                    window.push(line);
+                }
+            }
+            if window.len() > WINDOW {
+                return Reads::new();
             }
         }
     }
@@ -96,9 +93,9 @@ pub fn after(view: &View<'_>, values: &[Expr], width: usize, next: Next) -> Read
             b.sub(a).as_const().is_some_and(|n| (by..next.behind).contains(&n) && came(n))
         };
         let firsts = window.iter().filter(|a| !window.iter().any(|b| before(a, b)));
-        firsts.for_each(|a| add(&mut all, tensor, a.plus(next.tiles * by)));
+        all.extend(firsts.map(|a| (tensor, a.plus(next.tiles * by))));
     }
-    all
+    if all.len() > MOST { Reads::new() } else { all }
 }
 
 /// The addresses of a read, at every value of the summed variables, vector by vector along one that goes through memory; `None` if they are too many.
@@ -130,11 +127,4 @@ fn collect_summed(e: &Expr, out: &mut Vec<VarId>) {
 /// Whether a tensor is too large for a cache of the core beside others.
 pub fn is_far(view: &View<'_>, tensor: TensorId) -> bool {
     !view.is_virtual(tensor) && view.shape(tensor).iter().product::<usize>() * 4 > FAR
-}
-
-/// Adds a read that is not there yet.
-fn add(all: &mut Reads, tensor: TensorId, address: Index) {
-    if !all.iter().any(|(t, a)| *t == tensor && *a == address) {
-        all.push((tensor, address));
-    }
 }
