@@ -134,6 +134,11 @@ impl Compiled {
         tensors.map(size).sum::<usize>() + self.graph.as_ref().map_or(0, scratch_bytes)
     }
 
+    /// Has its temporaries lie as close as they can, wherever that is.
+    fn pack_tightly(&mut self) {
+        self.graph.iter_mut().for_each(|graph| graph.threads = 1);
+    }
+
     /// Floating-point operations of a run.
     fn flops(&self) -> f64 {
         let Some(graph) = &self.graph else { return 0.0 };
@@ -224,6 +229,9 @@ impl Source {
             return Err(Error::Setting(message.to_owned()));
         }
         let others = others(&best.lowered)?;
+        if best.bytes() + others > budget {
+            best.pack_tightly();
+        }
         let (saving_all, all_work) = (best.bytes() + others, best.flops());
         let (mut bytes, mut recomputed, calls) = (saving_all, 0, best.calls);
         if bytes > budget && calls > 0 {
@@ -231,7 +239,8 @@ impl Source {
             let (mut too_few, mut enough) = (0, calls + 1);
             while enough - too_few > 1 {
                 let tried = if enough > calls { calls } else { usize::midpoint(too_few, enough) };
-                let compiled = self.compile_saving(request, facts, tried, &mut |_, _| {})?;
+                let mut compiled = self.compile_saving(request, facts, tried, &mut |_, _| {})?;
+                compiled.pack_tightly();
                 let takes = compiled.bytes() + others;
                 if takes <= budget || takes < bytes && bytes > budget {
                     (bytes, recomputed, best) = (takes, tried, compiled);

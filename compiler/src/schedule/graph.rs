@@ -13,10 +13,10 @@ pub struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    /// An empty graph.
-    pub fn new(program: &'a Program) -> Builder<'a> {
-        let graph =
-            KernelGraph { buffers: Vec::new(), kernels: Vec::new(), launches: Vec::new(), decisions: Vec::new() };
+    /// An empty graph for so many threads.
+    pub fn new(program: &'a Program, threads: usize) -> Builder<'a> {
+        let (buffers, kernels, launches, decisions) = Default::default();
+        let graph = KernelGraph { buffers, kernels, launches, threads, decisions };
         Builder { program, graph, known: HashMap::new() }
     }
 

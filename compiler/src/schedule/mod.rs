@@ -99,6 +99,9 @@ pub struct KernelGraph {
     pub kernels: Vec<Kernel>,
     /// What to run, in order.
     pub launches: Vec<Launch>,
+    /// Threads that begin with the same part of every kernel's items, the first with the first: each best finds its part of a tensor where its part of
+    /// others was before. 1 where there are none such, and where less memory is worth more than that.
+    pub threads: usize,
     /// What was decided about memory, function by function.
     pub decisions: Vec<Decision>,
 }
@@ -155,7 +158,8 @@ fn schedule_as(program: &Program, facts: &Facts, choices: Option<&Choices>) -> K
     phases::split_phases(&mut program);
     split::split_long_reductions(&mut program, facts);
     let program = &program;
-    let mut graph = graph::Builder::new(program);
+    let threads = if facts.lockstep { 1 } else { facts.units };
+    let mut graph = graph::Builder::new(program, threads);
     let parts: Vec<FunctionPlan> =
         program.functions.iter().map(|f| plan_function(program, f, facts, choices)).collect();
     graph.run_entry(&parts);

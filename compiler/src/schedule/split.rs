@@ -8,7 +8,7 @@
 //! along. If one of the summed indices is free of that, it becomes one of the partial results.
 //!
 //! A long sum to some results (a bias's gradient, the statistics of a channel) has vectors, but few work items, and chains of additions so long
-//! that rounding shows. One of the summed indices becomes an index of the partial results. If another sum goes along the rows of what it reads anyway
+//! that rounding shows. It gets as many partial results as one of the summed indices has values. If another sum goes along the rows of what it reads anyway
 //! ([`columns`](super::columns)), it goes with that one instead.
 
 use super::{Facts, columns};
@@ -114,7 +114,7 @@ fn split(program: &mut Program, f: &mut Function, d: &Definition) -> Option<(Def
 }
 
 /// Moves a summed variable that no condition and no shifted index mentions to the result, if the result has no such variable.
-fn set_free(program: &Program, f: &mut Function, d: &Definition) -> Option<(Definition, Definition)> {
+fn set_free(program: &mut Program, f: &mut Function, d: &Definition) -> Option<(Definition, Definition)> {
     let [clause] = d.clauses.as_slice() else { return None };
     let Node::Reduce(r) = &*clause.body.node else { return None };
     if r.op != Monoid::Sum || r.vars.len() < 2 || r.guard == Pred::True {
@@ -131,7 +131,7 @@ fn set_free(program: &Program, f: &mut Function, d: &Definition) -> Option<(Defi
     }
     let moved = r.vars.iter().copied().filter(|&v| free(v)).max_by_key(|&v| size(v))?;
     let at = clause.vars.len();
-    Some(move_to_result(f, d, moved, at))
+    Some(move_to_result(program, f, d, &[(moved, size(moved))], at))
 }
 
 /// Whether a sum to a row of results reads what another one reads, which stays whole to go along rows of memory, at the same points: it goes along.
@@ -179,16 +179,47 @@ fn reads(e: &Expr) -> Vec<(TensorId, Vec<Index>)> {
     all
 }
 
-/// Moves one of the summed variables of a long sum to the result, in front: the one that leaves the shortest chains in both steps. Where there are
-/// too many results for that, each made of what it shares with others, the one with most values for which what is stored in between stays small
-/// beside what is read: the parts of a large sum are more work items, each of which can take longer pieces of memory.
-/// In lockstep, sums to few results are shortened so, too: there are to be items for all units.
-fn spread(program: &Program, f: &mut Function, d: &Definition, lockstep: bool) -> Option<(Definition, Definition)> {
-    let moved = moved(program, f, d, lockstep)?;
-    Some(move_to_result(f, d, moved, 0))
+/// Moves summed variables of a long sum to the result, in front: as many parts of it as [`moved`] has values, or more than half of that, which follow one
+/// another in memory if they can. Threads that keep to their part of every kernel's items then add up what they have made. In lockstep it is that
+/// variable, whichever it is.
+fn spread(program: &mut Program, f: &mut Function, d: &Definition, lockstep: bool) -> Option<(Definition, Definition)> {
+    let one = moved(program, f, d, lockstep)?;
+    let Node::Reduce(r) = &*d.clauses[0].body.node else { return None };
+    let size = |v: VarId| program.axes[f.var(v).axis.index()].size;
+    // The outermost variables, and of the first that would be too many parts as many as are missing.
+    let (mut parts, mut all) = (Vec::new(), 1);
+    for v in outermost(r) {
+        let fits = (1..=size(one) / all).rev().find(|&n| size(v).is_multiple_of(n)).unwrap_or(1);
+        if fits > 1 {
+            parts.push((v, fits));
+            all *= fits;
+        }
+        if fits < size(v) {
+            break;
+        }
+    }
+    if lockstep || 2 * all <= size(one) {
+        parts = vec![(one, size(one))];
+    }
+    Some(move_to_result(program, f, d, &parts, 0))
 }
 
-/// The variable that [`spread`] moves, if it moves one.
+/// The summed variables in the order of memory, as far as what is read tells.
+fn outermost(r: &Reduction) -> Vec<VarId> {
+    let mut vars: Vec<(usize, VarId)> = r.vars.iter().map(|&v| (usize::MAX, v)).collect();
+    r.body.visit_reads(&mut |_, at| {
+        for (place, v) in &mut vars {
+            *place = at.iter().position(|i| i.uses(*v)).map_or(*place, |n| n.min(*place));
+        }
+    });
+    vars.sort_by_key(|(place, _)| *place);
+    vars.into_iter().map(|(_, v)| v).collect()
+}
+
+/// A summed variable with as many values as a long sum gets partial results, if it is to have some: the one that leaves the shortest chains in both steps.
+/// Where there are too many results for that, each made of what it shares with others, the one with most values for which what is stored in between
+/// stays small beside what is read: the parts of a large sum are more work items, each of which can take longer pieces of memory.
+/// In lockstep, sums to few results are shortened so, too: there are to be items for all units.
 fn moved(program: &Program, f: &Function, d: &Definition, lockstep: bool) -> Option<VarId> {
     let [clause] = d.clauses.as_slice() else { return None };
     let Node::Reduce(r) = &*clause.body.node else { return None };
@@ -236,20 +267,56 @@ fn moved(program: &Program, f: &Function, d: &Definition, lockstep: bool) -> Opt
     candidates.filter(|&v| size(v) * results * SHARE <= read).max_by_key(|&v| size(v))
 }
 
-/// A sum in two steps: over all variables but one, for each value of that one (which becomes index number `at` of the partial results), then over it.
-fn move_to_result(f: &mut Function, d: &Definition, moved: VarId, at: usize) -> (Definition, Definition) {
+/// A sum in two steps: over what is left of some variables, for each part of them (a number that becomes index number `at` of the partial results),
+/// then over all parts. `parts` has the variables, the slowest first, with the number of parts of each.
+fn move_to_result(
+    program: &mut Program,
+    f: &mut Function,
+    d: &Definition,
+    parts: &[(VarId, usize)],
+    at: usize,
+) -> (Definition, Definition) {
     let clause = &d.clauses[0];
     let Node::Reduce(r) = &*clause.body.node else { unreachable!("only sums are split") };
-    let (elem, inner) = (r.body.elem, r.vars.iter().copied().filter(|&v| v != moved).collect());
-    let mut vars = clause.vars.clone();
-    vars.insert(at, moved);
+    let size = |program: &Program, f: &Function, v: VarId| program.axes[f.var(v).axis.index()].size;
+    let axis = match *parts {
+        [(v, n)] if n == size(program, f, v) => f.var(v).axis,
+        _ => atom(&mut program.axes, "part", parts.iter().map(|(_, n)| n).product()),
+    };
+    let (part, q) = (f.new_var("part", axis), f.new_var("partial", axis));
+    let mut inner = r.vars.clone();
+    let mut places: Vec<(VarId, Index)> = Vec::new();
+    let mut slower = Index::from(part);
+    for &(v, n) in parts.iter().rev() {
+        let vars = f.vars.clone();
+        let sizes = VarSizes { vars: &vars, axes: &program.axes };
+        let number = slower.modulo(n as i64, &sizes);
+        slower = slower.div(n as i64, &sizes);
+        let each = size(program, f, v) / n;
+        if each == 1 {
+            inner.retain(|&w| w != v);
+            places.push((v, number));
+        } else {
+            let step = atom(&mut program.axes, "step", each);
+            let within = f.new_var(f.var(v).name.clone(), step);
+            inner.iter_mut().filter(|w| **w == v).for_each(|w| *w = within);
+            places.push((v, number.scale(each as i64).add(&within.into())));
+        }
+    }
+    let (guard, body) = {
+        let vars = f.vars.clone();
+        let sizes = VarSizes { vars: &vars, axes: &program.axes };
+        let sub = |w| places.iter().find(|(v, _)| *v == w).map(|(_, place)| place.clone());
+        (r.guard.subst(&sub, &sizes), r.body.subst_vars(&sub, &sizes))
+    };
+    let elem = body.elem;
+    let (mut vars, mut from) = (clause.vars.clone(), clause.vars.iter().map(|&v| v.into()).collect::<Vec<Index>>());
+    vars.insert(at, part);
+    from.insert(at, q.into());
     let dims = vars.iter().map(|&v| f.var(v).axis).collect();
     let partial = f.new_tensor(format!("{}.partial", f.tensor(d.tensor).name), elem, dims, f.tensor(d.tensor).span);
-    let q = f.new_var("partial", f.var(moved).axis);
-    let mut from: Vec<Index> = clause.vars.iter().map(|&v| v.into()).collect();
-    from.insert(at, q.into());
-    let body = Expr::reduce(r.op, inner, r.guard.clone(), r.body.clone());
-    let first = Clause { at: vars.iter().map(|&v| v.into()).collect(), vars, body };
+    let first =
+        Clause { at: vars.iter().map(|&v| v.into()).collect(), vars, body: Expr::reduce(r.op, inner, guard, body) };
     let second = Clause {
         vars: clause.vars.clone(),
         at: clause.at.clone(),
@@ -259,4 +326,85 @@ fn move_to_result(f: &mut Function, d: &Definition, moved: VarId, at: usize) -> 
         Definition { tensor: partial, clauses: vec![first], keep: Keep::Auto },
         Definition { tensor: d.tensor, clauses: vec![second], keep: d.keep },
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ir::Elem;
+    use crate::testing::{Make, arguments, check_schedule};
+    use std::collections::BTreeMap;
+
+    /// The gradient of a bias: the sum of all rows of a batch of grids, whose variables are summed in the order given.
+    fn bias([b, gy, gx]: [usize; 3], c: usize, order: [usize; 3]) -> Program {
+        let mut m = Make::new();
+        let x = m.input("x", &[b, gy, gx, c]);
+        let [p, row, col, j] = [b, gy, gx, c].map(|size| m.var(size));
+        let body = Expr::read(Elem::F32, x, [p, row, col, j].map(Index::from).to_vec());
+        let y = m.def("y", &[j], Expr::sum(order.map(|n| [p, row, col][n]).to_vec(), Pred::True, body));
+        m.result(y);
+        m.program()
+    }
+
+    /// How many parts there are, and how many points of `x` each of them has; panics if a part's points are not side by side.
+    fn parts(program: &Program, facts: &Facts, [_, gy, gx]: [usize; 3]) -> (usize, usize) {
+        let mut program = program.clone();
+        split_long_reductions(&mut program, facts);
+        let f = program.entry();
+        let Some(Stmt::Define(d)) = f.body.first() else { panic!("a definition") };
+        let clause = &d.clauses[0];
+        let Node::Reduce(r) = &*clause.body.node else { panic!("a sum") };
+        let Node::Read { at, .. } = &*r.body.node else { panic!("an element") };
+        let place = at[0].scale((gy * gx) as i64).add(&at[1].scale(gx as i64)).add(&at[2]);
+        let size = |v: VarId| program.axes[f.var(v).axis.index()].size;
+        let vars: Vec<VarId> = clause.vars[..1].iter().chain(&r.vars).copied().collect();
+        let sizes = VarSizes { vars: &f.vars, axes: &program.axes };
+        let mut places: BTreeMap<usize, Vec<i64>> = BTreeMap::new();
+        for n in 0..vars.iter().map(|&v| size(v)).product() {
+            let mut rest = n;
+            let mut values = BTreeMap::new();
+            for &v in vars.iter().rev() {
+                values.insert(v, (rest % size(v)) as i64);
+                rest /= size(v);
+            }
+            let known = place.subst(&|v| values.get(&v).map(|&n| Index::from(n)), &sizes);
+            places.entry(values[&vars[0]] as usize).or_default().push(known.as_const().expect("a number"));
+        }
+        let each = places[&0].len();
+        for (part, mut found) in places.clone() {
+            found.sort_unstable();
+            let begin = (part * each) as i64;
+            assert!(found.into_iter().eq(begin..begin + each as i64), "part {part}");
+        }
+        (places.len(), each)
+    }
+
+    #[test]
+    fn parts_follow_one_another_in_memory() {
+        for (shape, expected) in [
+            // All images, and a part of the rows of each; a part of the images.
+            ([4, 28, 28], (28, 112)),
+            ([4, 56, 56], (56, 224)),
+            ([96, 7, 7], (96, 49)),
+            ([99, 1, 41], (33, 123)),
+            // Less than there might be, but more than half of it.
+            ([5, 28, 28], (20, 196)),
+        ] {
+            for order in [[0, 1, 2], [2, 1, 0]] {
+                let program = bias(shape, 19, order);
+                assert_eq!(parts(&program, &Facts::USUAL, shape), expected, "{shape:?}");
+                check_schedule(&program, &arguments(&program));
+            }
+        }
+        // Where that would be too few, and where items run in lockstep, one variable.
+        let lockstep = Facts { lockstep: true, ..Facts::USUAL };
+        for (shape, facts) in [([3, 37, 31], Facts::USUAL), ([4, 28, 28], lockstep)] {
+            let mut program = bias(shape, 19, [0, 1, 2]);
+            split_long_reductions(&mut program, &facts);
+            let Some(Stmt::Define(d)) = program.entry().body.first() else { panic!("a definition") };
+            let parts = program.axes[program.entry().var(d.clauses[0].vars[0]).axis.index()].size;
+            assert_eq!(parts, if facts.lockstep { 28 } else { 37 });
+            check_schedule(&program, &arguments(&program));
+        }
+    }
 }

@@ -64,7 +64,7 @@ pub(super) fn temporaries(graph: &KernelGraph, kept: &BTreeSet<usize>) -> (Vec<(
     }
     let mut lives: Vec<(usize, Interval)> = lives.into_iter().collect();
     lives.sort_by_key(|(b, _)| *b);
-    let (offsets, scratch) = pack(&lives.iter().map(|(_, i)| *i).collect::<Vec<_>>());
+    let (offsets, scratch) = pack(&lives.iter().map(|(_, i)| *i).collect::<Vec<_>>(), graph.threads);
     let place = |((b, interval), offset): (&(usize, Interval), usize)| {
         (*b, Place { arena: SCRATCH, offset, len: interval.len })
     };

@@ -145,11 +145,12 @@ impl Emitter {
             let start = s.tile_start(tile, span, self.size);
             s.bind(lane, start);
         };
-        let rest = bind_digits(&mut s, &self.fixed, rest);
+        let (number, rest) = s.split_item(rest, parts_of_panel);
         let first = match self.rows {
-            Some(part) => s.tile_start(rest, part.span, long),
-            None => s.tile_start(rest, self.each, self.tiles),
+            Some(part) => s.tile_start(number, part.span, long),
+            None => s.tile_start(number, self.each, self.tiles),
         };
+        bind_digits(&mut s, &self.fixed, rest);
 
         let vector = Type { elem: stored_elem(parts.own.elem), lanes: width as u8 };
         s.local(panel_tensor, vector);
