@@ -212,7 +212,8 @@ impl Source {
     }
 
     /// Like [`Source::compile`], with tensors that take no more than `budget` bytes: those of the program and `others`, which is told what
-    /// was lowered. Where they take more, blocks that occur several times are computed again in the backward, as few as will do.
+    /// was lowered. Where they take more, temporaries lie as close as they can; and where that is not enough, blocks that occur several times are computed
+    /// again in the backward, as few as will do.
     ///
     /// # Errors
     /// As [`Source::compile`]; and a budget that is too small, with what is needed at least.

@@ -288,8 +288,7 @@ fn move_to_result(
     let mut places: Vec<(VarId, Index)> = Vec::new();
     let mut slower = Index::from(part);
     for &(v, n) in parts.iter().rev() {
-        let vars = f.vars.clone();
-        let sizes = VarSizes { vars: &vars, axes: &program.axes };
+        let sizes = VarSizes { vars: &f.vars, axes: &program.axes };
         let number = slower.modulo(n as i64, &sizes);
         slower = slower.div(n as i64, &sizes);
         let each = size(program, f, v) / n;
@@ -303,12 +302,9 @@ fn move_to_result(
             places.push((v, number.scale(each as i64).add(&within.into())));
         }
     }
-    let (guard, body) = {
-        let vars = f.vars.clone();
-        let sizes = VarSizes { vars: &vars, axes: &program.axes };
-        let sub = |w| places.iter().find(|(v, _)| *v == w).map(|(_, place)| place.clone());
-        (r.guard.subst(&sub, &sizes), r.body.subst_vars(&sub, &sizes))
-    };
+    let sizes = VarSizes { vars: &f.vars, axes: &program.axes };
+    let sub = |w| places.iter().find(|(v, _)| *v == w).map(|(_, place)| place.clone());
+    let (guard, body) = (r.guard.subst(&sub, &sizes), r.body.subst_vars(&sub, &sizes));
     let elem = body.elem;
     let (mut vars, mut from) = (clause.vars.clone(), clause.vars.iter().map(|&v| v.into()).collect::<Vec<Index>>());
     vars.insert(at, part);

@@ -38,6 +38,7 @@ pub fn pack(intervals: &[Interval], threads: usize) -> (Vec<usize>, usize) {
     if kept.1 <= least.1 + least.1 / TAKEN { kept } else { least }
 }
 
+/// The offsets, at the lowest place where each fits or, with parts, at the best of them, and the elements needed.
 fn greedy(intervals: &[Interval], mut parts: Option<Parts>) -> (Vec<usize>, usize) {
     let mut order: Vec<usize> = (0..intervals.len()).collect();
     order.sort_by_key(|&n| (std::cmp::Reverse(intervals[n].len), intervals[n].first, n));
